@@ -289,8 +289,12 @@ def report_evaluation(
     from inrflow.runtime.screen import screen
 
     with TrajectoryFile(path) as file:
-        evaluation = evaluate(surrogate, file, observe, references, limit=limit)
-        done, count = evaluation.report["trajectories"], file.trajectories
+        count, size = file.trajectories, surrogate.field.state_size
+        words = f"forecast errors, with standard deviations of {size} state dimensions: {{}} of {count} trajectories"
+        with console.status(words.format(0)) as status:
+            evaluation = evaluate(surrogate, file, observe, references, limit=limit,
+                                  progress=lambda done: status.update(words.format(done)))
+        done = evaluation.report["trajectories"]
         triangles = file.cells_of(0)
     evaluation.report["in_sample"] = seen
     write_json(directory / EVALUATION_FILE, evaluation.report)

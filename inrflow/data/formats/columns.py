@@ -40,7 +40,7 @@ _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|
                       r"[_ ]?(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
 _FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
                    r"qn(_\d+)?", re.IGNORECASE)
-_COUNTER = re.compile(r"(record|row|line|sample|scan|index|rn|no|nr)([_ ]?(no|nr|number|count))?\.?", re.IGNORECASE)
+_COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))?", re.IGNORECASE)
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 BLOCK_ROWS, _SINGLE = 16384, 0.9  # the second: times for each row, at least, of data without places
 _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"

@@ -85,10 +85,10 @@ def test_of_local_and_universal_times_of_the_same_rows_the_universal_ones_are_ta
 
 
 @pytest.mark.parametrize(("name", "first", "step", "channels"), [
-    ("RECORD", 7, 1, ("temp",)), ("no.", 0, 1, ("temp",)), ("record", 7, 2, ("record", "temp")),
+    ("RECORD", 7, 1, ("temp",)), ("NO", 0, 1, ("NO", "temp")), ("record", 7, 2, ("record", "temp")),
     ("QN_9", 3, 0, ("temp",)), ("level", 7, 1, ("level", "temp"))])
 def test_numbers_of_rows_and_of_quality_are_no_channels(name, first, step, channels, tmp_path):
-    """Of loggers (TOA5), spreadsheets, and the German weather service."""
+    """Of loggers (TOA5) and the German weather service; NO is nitric oxide."""
     lines = [f"{time},{first + step * row},{U[row, 0]}" for row, time in enumerate(HOURS)]
     (tmp_path / "a.csv").write_text("\n".join([f"time,{name},temp", *lines]))
     assert held(tmp_path / "a.csv")[0].channels == channels

@@ -37,7 +37,7 @@ from inrflow.data.formats.columns import (
     is_missing,
 )
 from inrflow.data.formats.registry import TableWriter
-from inrflow.data.formats.streams.clocks import HOUR, dates_and_clocks, dates_of_parts, parts_of_dates
+from inrflow.data.formats.streams.clocks import HOUR, HOURS, dates_and_clocks, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     FOOTER,
     SEPARATORS,
@@ -177,6 +177,8 @@ class CsvColumns(Columns):
             return
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
+        if known and called.isdisjoint(HOURS) and not any(":" in line for line in ahead):
+            return
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
         cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
                          strict=False))
