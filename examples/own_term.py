@@ -36,11 +36,13 @@ def skew_field(size: int) -> inrflow.VectorField:
     return inrflow.VectorField(size, [SkewTerm(size)])
 
 
-def main(folder: str | Path = "own_term", *settings: str, grid: int = 32) -> inrflow.Surrogate:
+def main(
+    folder: str | Path = "own_term", *settings: str, grid: int = 32, trajectories: int = 32
+) -> inrflow.Surrogate:
     """The surrogate, saved and loaded. `settings`: as on the command line."""
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    train = generate("wave", home / "train.h5", trajectories=32, grid=grid, dimensions=1, overwrite=True)
+    train = generate("wave", home / "train.h5", trajectories=trajectories, grid=grid, dimensions=1, overwrite=True)
     problem = inrflow.Problem.open(train, "decoder.code_size=16", *settings)
     recipe = inrflow.NeuralRecipe(field=skew_field, decoder=fit_decoder)
     inrflow.fit(problem, [recipe]).save(home / "run")

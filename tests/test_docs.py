@@ -262,7 +262,7 @@ SMALL = ("training.steps.decoder=20", "training.steps.rollout=20", "decoder.code
 @pytest.mark.usefixtures("registries")
 def test_the_example_of_the_neural_path(tmp_path):
     errors = script("examples/neural_wave.py").main(
-        tmp_path / "out", *SMALL, "decoder.width=16", "dynamics.width=16", "data.copies=1", grid=8, trajectories=12
+        tmp_path / "out", *SMALL, "decoder.width=16", "dynamics.width=16", "data.copies=1", grid=8, trajectories=6
     )
     assert set(errors) == {"neural", "persistence"} and all(0 < error < 10 for error in errors.values())
 
@@ -270,7 +270,7 @@ def test_the_example_of_the_neural_path(tmp_path):
 @pytest.mark.usefixtures("registries")
 def test_the_example_of_a_term(tmp_path):
     surrogate = script("examples/own_term.py").main(tmp_path / "out", *SMALL, "decoder.width=16", "data.copies=1",
-                                                    grid=16)
+                                                    grid=16, trajectories=16)
     state = torch.randn(1, 6, dtype=torch.float64)
     path = surrogate.integrator(surrogate.field, state, torch.arange(5, dtype=torch.float64)).detach()
     assert float((path[0, -1] - state).norm()) > 0.01 * float(state.norm())

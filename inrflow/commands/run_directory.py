@@ -289,8 +289,12 @@ def report_evaluation(
     from inrflow.runtime.screen import screen
 
     with TrajectoryFile(path) as file:
-        evaluation = evaluate(surrogate, file, observe, references, limit=limit)
-        done, count = evaluation.report["trajectories"], file.trajectories
+        count, size = file.trajectories, surrogate.field.state_size
+        words = f"forecast errors, with standard deviations of {size} state dimensions: {{}} of {count} trajectories"
+        with console.status(words.format(0)) as status:
+            evaluation = evaluate(surrogate, file, observe, references, limit=limit,
+                                  progress=lambda done: status.update(words.format(done)))
+        done = evaluation.report["trajectories"]
         triangles = file.cells_of(0)
     evaluation.report["in_sample"] = seen
     write_json(directory / EVALUATION_FILE, evaluation.report)
@@ -317,6 +321,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     from inrflow.data.formats.convert import convert, count_times_as
     from inrflow.data.formats.registry import expanded, format_of
     from inrflow.data.formats.schema import in_schema
+    from inrflow.data.formats.trajectory_file import name_origin
     from inrflow.runtime.atomic_files import make_folder
 
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
@@ -338,6 +343,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
             convert(paths, target, overwrite=True, **options)
             if units is not None:
                 count_times_as(target, units)
+            name_origin(target, given)
     except UserError as error:
         for folder in (target.parent, output):
             with suppress(OSError):  # not empty

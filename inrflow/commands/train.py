@@ -200,7 +200,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
     limit = math.inf if test is not None else max(_SECONDS, _SHARE * 60 * problem.config.training.minutes)
     if test is not None or rest:
         observe = replace(observe, frames=problem.observed.times.shape[1]) if rest else observe
-        report_evaluation(surrogate, Path(test or file.path), observe, place.path, console, references, limit=limit)
+        report_evaluation(surrogate, Path(test or file.location), observe, place.path, console, references, limit=limit)
         return
     tried = place.json(CANDIDATES_FILE) or {}
     error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
@@ -210,7 +210,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
     console.print(f"no data.test: {shown} of the training data{kept}; for others, give data.test=FILE to "
                   "inrflow evaluate", highlight=False, soft_wrap=True)
     if few:
-        report_evaluation(surrogate, Path(file.path), Observe(surrogate.window), place.path, console, references,
+        report_evaluation(surrogate, Path(file.location), Observe(surrogate.window), place.path, console, references,
                           seen=True, limit=limit)
 
 
@@ -240,10 +240,10 @@ def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
     with TrajectoryFile(path) as file:
         ours, theirs = trained.description, file.description
         if not ours.same_system(theirs):
-            raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
-                            "system")
+            raise UserError(f"data.test={file.path} has {theirs.layout}, data.train {ours.layout}; give files of the "
+                            "same system")
         if None not in (ours.time_units, theirs.time_units) and ours.time_units != theirs.time_units:
-            raise UserError(f"data.test={path} counts times in {theirs.time_units}, data.train in {ours.time_units}; "
-                            "give files with the same units")
+            raise UserError(f"data.test={file.path} counts times in {theirs.time_units}, data.train in "
+                            f"{ours.time_units}; give files with the same units")
         file.require_frames(2, "evaluation")
         observe.check(TrajectorySource(file))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,12 +60,14 @@ def evaluate(
     with_std: bool = True,
     context: ContextPrior | None = None,
     limit: float = math.inf,
+    progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Assimilate the first frames of every trajectory, forecast the others, compare.
 
     Args:
         context: one for all trajectories, in place of the known ones.
         limit: seconds after which no further trajectories are begun; the first and then random ones are taken.
+        progress: called with the number of trajectories done, before each further block of them.
 
     Raises UserError where the file does not fit the surrogate.
     """
@@ -99,6 +101,8 @@ def evaluate(
     for chosen, model in _parts(models, block, None if math.isinf(limit) else seed):
         if done and time.perf_counter() - started > limit:
             break
+        if progress is not None:
+            progress(sum(map(len, done)))
         done.append(chosen)
         batch = source.batch(chosen, normalised=False)
         points = batch.u.shape[2]

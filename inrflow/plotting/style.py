@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.transforms import Bbox
 
 from inrflow.data.calendar import number_to_date, other_calendar, parse_units
 from inrflow.runtime.atomic_files import replaced_atomically
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SIZE, DPI = 8.0, 150  # text size in points; resolution in dots per inch
 
 
@@ -75,7 +79,7 @@ def units_label(text: str | None) -> str:
     """Label of units in brackets, with superscript exponents; empty without units."""
     if not text or text in ("1", "-"):
         return ""
-    text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), text)
+    text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(_SUPERSCRIPTS), text)
     return f" [{text.replace('degC', '°C')}]"
 
 
@@ -93,9 +97,42 @@ def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
     return f"t = {written}" + (f" {time_units.partition(' since ')[0]}" if time_units else "")
 
 
+class _Layout(ConstrainedLayoutEngine):
+    """Constrained layout that measures what surrounds each panel once; matplotlib does so about four times, which takes
+    most of the time of a figure. Labels are assumed to keep their sizes when panels are resized."""
+
+    def execute(self, fig: Any) -> None:
+        panels = list(fig.axes)
+        for ax in panels:
+            ax.get_tightbbox = _measured_once(ax)
+        try:
+            super().execute(fig)
+        finally:
+            for ax in panels:
+                del ax.get_tightbbox
+
+
+def _measured_once(ax: Axes) -> Callable[..., Bbox | None]:
+    """Bounding box of a panel with its labels, as `ax.get_tightbbox` but measured at the first call: later ones add the
+    same margins to its box."""
+    measure, margins = ax.get_tightbbox, list[np.ndarray]()
+
+    def bounds(renderer: Any = None, **options: Any) -> Bbox | None:
+        if margins:
+            place = ax.get_axes_locator()
+            ax.apply_aspect(place(ax, renderer) if place is not None else None)
+            return Bbox(ax.bbox.get_points() + margins[0])
+        found = measure(renderer, **options)
+        if found is not None:
+            margins.append(found.get_points() - ax.bbox.get_points())
+        return found
+
+    return bounds
+
+
 def new_figure(width: float, height: float, title: str | None) -> Figure:
     """Figure of width x height inches, independent of pyplot's state."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(width, height), layout=_Layout(), dpi=DPI)
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=SIZE + 2, fontweight="bold")
@@ -114,10 +151,18 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+class _Powers(ScalarFormatter):
+    """Formatter whose common power of ten is plain text; TeX takes longer than all other labels."""
+
+    def get_offset(self) -> str:
+        power = str(super().get_offset()).removeprefix("1e").replace("\N{MINUS SIGN}", "-")
+        return f"×10{power.translate(_SUPERSCRIPTS)}" if power else ""
+
+
 def format_colour_bar(bar: Any, label: str) -> None:
     """Set few ticks and a label on a colour bar; a common power of ten is shown above or beside it."""
     bar.locator = MaxNLocator(5)
-    bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
+    bar.formatter = _Powers(useOffset=False, useMathText=False)
     bar.formatter.set_powerlimits((-2, 3))
     bar.set_label(label, fontsize=SIZE)
     bar.ax.tick_params(labelsize=SIZE - 1.5, length=2)

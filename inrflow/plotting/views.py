@@ -101,7 +101,9 @@ class View:
             margin = np.where((size > 0) & full, 0.0, _MARGIN * flat)
             (left_, bottom_), (right, top) = low - margin, high + margin
             ax.set(xlim=(left_, right), ylim=(bottom_, top))
-        ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
+        ax.xaxis.set_visible(bottom)  # hidden axes have no ticks, most of the time of a figure
+        ax.yaxis.set_visible(left)
+        ax.tick_params(labelsize=SIZE - 1.5, length=2)
         if self.longitude:
             if self.coasts:
                 draw_coasts(ax, low, high)

@@ -33,7 +33,7 @@ def family(tmp_path_factory, inrflow_command):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("inrflow.commands.train._report", lambda *_: None)
         outcome = inrflow_command("train", f"data.train={train}", f"output={folder / 'run'}", "training.minutes=0.02",
-                                  "decoder.harmonics=8", "data.copies=8", "dynamics.depth=0",
+                                  "decoder.harmonics=8", "data.copies=4", "dynamics.depth=0",
                                   "dynamics.equation=false")  # from scratch it would be found from one trajectory
     assert outcome.code == 0, outcome.err
     return folder / "run", few, test

@@ -46,3 +46,17 @@ def test_a_resumed_run_reads_again_what_has_changed(tmp_path):
     assert os.stat(as_trajectories(given, "data.train", tmp_path / "run", QUIET, kept=True)).st_mtime_ns == first
     os.utime(given, ns=(first + 10**9, first + 10**9))
     assert os.stat(as_trajectories(given, "data.train", tmp_path / "run", QUIET, kept=True)).st_mtime_ns > first
+
+
+def test_refusals_of_a_training_name_the_file_that_was_given(elsewhere, inrflow_command):
+    rows = [f"{t},{x},{t + x},{'' if t < 4 else 1}" for t in range(8) for x in range(4)]
+    (elsewhere / "mine.csv").write_text("\n".join(["t,x,u,v", *rows]))
+    refused = inrflow_command("train", "data.train=mine.csv", "data.frames=4", "output=run")
+    assert refused.code == 2 and "data_train.h5" not in refused.err.splitlines()[-1]
+    assert "mine.csv: no value of channel 'v' is observed in the training frames" in refused.err.replace("\n", " ")
+    path = as_trajectories("mine.csv", "data.train", elsewhere / "other", QUIET)
+    with TrajectoryFile(path) as file:
+        assert (str(file.path), file.location) == ("mine.csv", os.path.abspath(path))
+    (elsewhere / "test.csv").write_text("\n".join(["t,x,w", *[f"{t},{x},{t + x}" for t in range(3) for x in range(4)]]))
+    refused = inrflow_command("train", "data.train=mine.csv", "data.test=test.csv", "output=run")
+    assert refused.code == 2 and "data.test=test.csv has channels w" in refused.err.replace("\n", " ")

@@ -24,8 +24,8 @@ def write_months(folder):
 
 def test_a_pattern_of_files_is_trained_on_and_reported_and_answered_in_its_form(elsewhere, inrflow_command):
     write_months(elsewhere)
-    trained = inrflow_command("train", "data.train=month*.nc", "data.read.period=[1]", "training.minutes=0.1",
-                              "output=run")
+    trained = inrflow_command("train", "data.train=month*.nc", "data.read.period=[1]", "training.minutes=0.05",
+                              "training.residual_field=off", "output=run")
     assert trained.code == 0, trained.err
     assert "2 files of NetCDF" in trained.err and "of the training data" in trained.err.replace("\n", " ")
     report = json.loads((elsewhere / "run" / EVALUATION_FILE).read_text())

@@ -1,16 +1,22 @@
 """A run on disk: its files are read whole or refused in one line."""
 
 import errno
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from inrflow import Surrogate
 from inrflow.commands import run_directory
-from inrflow.commands.run_directory import RunDirectory, default_output, read_steps
+from inrflow.commands.run_directory import RunDirectory, default_output, read_steps, report_evaluation
 from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import evaluate
+from inrflow.evaluation.observe import Observe
 
 
 def test_rows_of_metrics_come_by_stage_the_later_of_two_counts_and_damaged_ones_are_ignored(tmp_path):
@@ -88,3 +94,16 @@ def test_data_that_are_converted_into_a_folder_that_cannot_be_made_are_one_sente
     monkeypatch.setattr(Path, "mkdir", fails)
     with pytest.raises(UserError, match="could not be written .Read-only file system.; choose a folder"):
         run_directory.as_trajectories(str(tmp_path / "a.csv"), "data.test", tmp_path / "out", Console())
+
+
+def test_a_report_says_how_many_trajectories_have_their_errors(tiny_run, tmp_path, monkeypatch):
+    """Standard deviations of large states take minutes; each block of trajectories is counted when it begins."""
+    monkeypatch.setattr("inrflow.evaluation.evaluate._block_length", lambda *_: 1)
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=200)
+    report_evaluation(Surrogate.load(tiny_run.run), tiny_run.test, Observe(), tmp_path, console, None)
+    assert re.search("9 state dimensions: [0-2] of 3 trajectories", shown.getvalue())
+    counts = list[int]()
+    with TrajectoryFile(tiny_run.test) as file:
+        evaluate(Surrogate.load(tiny_run.run), file, Observe(), progress=counts.append)
+    assert counts == [0, 1, 2]

@@ -118,7 +118,7 @@ def test_what_is_left_of_effort_is_told_without_spending_it():
 
 def train(folder, *arguments):
     """Two processes of one training of `data.h5`."""
-    return job(2, partial(main, ["train", f"data.train={folder}/data.h5", "training.minutes=1", *arguments]))
+    return job(2, partial(main, ["train", f"data.train={folder}/data.h5", "training.minutes=0.2", *arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,8 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat, request):
     codes, outputs, errors = ended(train(heat, "recipe=law", f"output={heat}/two"))
     assert codes == [0, 0] and not outputs[1] and not errors[1], errors  # the second says nothing
     request.getfixturevalue("unreported")
-    assert main(["train", f"data.train={heat}/data.h5", "training.minutes=1", "recipe=law", f"output={heat}/one"]) == 0
+    settings = [f"data.train={heat}/data.h5", "training.minutes=0.2", "recipe=law"]
+    assert main(["train", *settings, f"output={heat}/one"]) == 0
     one, two = (json.loads((heat / size / "candidates.json").read_text()) for size in ("one", "two"))
     for rows in (one, two):
         del rows["decisions"]["flight"]  # milliseconds that forecasts of the model took
@@ -146,7 +147,7 @@ def test_a_training_in_two_processes_gives_the_model_of_one(heat, request):
 
 @pytest.mark.usefixtures("unreported")
 def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_on(heat):
-    settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=200", "training.steps.rollout=20",
+    settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=100", "training.steps.rollout=20",
                 "training.steps.copies=1", f"output={heat}/killed")
     both = train(heat, *settings)
     metrics, until = heat / "killed" / "metrics.jsonl", time.monotonic() + 60

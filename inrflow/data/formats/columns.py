@@ -34,16 +34,15 @@ IN_FILES = "/", "\u2215"  # arguments of str.replace for names of channels, whic
 IN_TABLES = IN_FILES[::-1]  # the reverse replacement
 TIMES = ("t", "time", "timestamp", "datetime", "date_time", "date\u2215time", "valid_time", "date")
 HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate in addition to those of the plane
-BLOCK_ROWS = 16384
 _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[ _.]?(utc|gmt)$")
-_STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)"
-                      r"([_ ]?(ids?|nr|no|number|code))?|ids?|"
-                      r"(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)[_ ]?"
-                      r"(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
-_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*",
-                   re.IGNORECASE)
+_STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)([_ ]?(ids?|nr|no|number|"
+                      r"code))?|ids?|(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)"
+                      r"[_ ]?(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
+_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
+                   r"qn(_\d+)?", re.IGNORECASE)
+_COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))?", re.IGNORECASE)
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
-_SINGLE = 0.9  # times for each row, at least, of data without places
+BLOCK_ROWS, _SINGLE = 16384, 0.9  # the second: times for each row, at least, of data without places
 _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
                      "#value!|#ref!|#div/0!|..|\\n".split("|"))  # in any case
 
@@ -269,12 +268,13 @@ def is_station(name: str) -> bool:
 
 
 def _are_whole_names(name: str, values: np.ndarray) -> bool:
-    """Whether a column holds integer numbers of stations, or integer flags, some of which may be missing."""
-    flags = _FLAG.fullmatch(name) is not None
-    if not (flags or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
+    """Whether a column holds integer numbers of stations or rows, or integer flags, some of which may be missing."""
+    flags, counter = _FLAG.fullmatch(name) is not None, _COUNTER.fullmatch(name) is not None
+    if not (flags or counter or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
     numbers = column_numbers(values, name, Path(), 0)
-    return bool((np.isfinite(numbers) & (numbers == np.floor(numbers)) | (flags & np.isnan(numbers))).all())
+    whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) | (flags & np.isnan(numbers))
+    return bool((np.diff(numbers) == 1 if counter else whole).all())
 
 
 def all_numbers(values: np.ndarray) -> bool:
@@ -362,7 +362,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     for block in columns.blocks(BLOCK_ROWS):
         if not rows:
             roles.require_channels(strict, [*labels(block), *(name for name, cells in block.items() if (
-                cells.dtype.kind == "M" or _is_fixed(name, cells)))])
+                cells.dtype.kind == "M" or _is_fixed(name, cells) or all(map(is_missing, map(str, cells.tolist())))))])
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

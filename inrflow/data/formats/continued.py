@@ -110,7 +110,8 @@ def last_rows_of_points(table: PointTable, about: Description) -> PointTable:
 def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:
     """Rows on the grid of a file at other times (T,); None if it has no grid with an axis of time."""
     grid = table.grid
-    name = None if grid is None else find_column(grid.axes, TIMES)
+    own = [table.time] if grid is not None and table.time in grid.axes else []  # such as ocean_time, step
+    name = None if grid is None else next(iter(own), None) or find_column(grid.axes, TIMES)
     name = name or next((key for key, known in (grid.attributes if grid else {}).items() if known.get(
         "standard_name") == "time" and key in grid.axes), None)  # type: ignore[union-attr]
     if grid is None or name is None or len(grid.axes[name][0]) != 1:

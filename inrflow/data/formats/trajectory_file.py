@@ -20,6 +20,7 @@ from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
+_ORIGIN = "converted_from"
 _MESHES = {"segments": 2, "triangles": 3, "tetrahedra": 4}  # corners of a cell
 _TRAJECTORIES_SEEN, _FRAMES_SEEN, _VALUES_SEEN = 8, 12, 2**22  # used to detect a period
 
@@ -28,7 +29,8 @@ class TrajectoryFile:
     """File of S trajectories with C channels at up to T times and N points in d dimensions, in either layout.
 
     Scattered rows of equal time form a frame, so that both layouts are read alike. `check=False` skips the pass through
-    the coordinates and values (for a file checked before). name: path in messages, if it is not `path`.
+    the coordinates and values (for a file checked before). name: path in messages, by default the file that this one
+    was converted from (`name_origin`), else `path`.
     Raises UserError, naming file and dataset, if the file is missing or violates the schema.
 
     Attributes: path, description, trajectories (S), frames (largest T), points (largest N),
@@ -43,13 +45,20 @@ class TrajectoryFile:
         self._box: np.ndarray | None = None
         try:
             with damage_as_user_error(self.path):
+                given = self._file.attrs.get(_ORIGIN)
+                self.path = Path(given) if name is None and isinstance(given, str) else self.path
                 self._open(check)
         except BaseException:
             self._file.close()
             raise
 
     def __reduce__(self) -> tuple[type[TrajectoryFile], tuple[str, bool, Path]]:
-        return TrajectoryFile, (os.path.abspath(self._file.filename), False, self.path)  # reopened in another process
+        return TrajectoryFile, (self.location, False, self.path)  # reopened in another process
+
+    @property
+    def location(self) -> str:
+        """Absolute path of the file itself, whatever its name in messages."""
+        return os.path.abspath(self._file.filename)
 
     def _open(self, check: bool) -> None:
         self.description = read_description(self._file, self.path)
@@ -347,3 +356,9 @@ def named_parameters(file: TrajectoryFile, names: tuple[str, ...]) -> np.ndarray
     if file.parameters is None or not names or not set(names) <= set(available):
         return None
     return file.parameters[:, [available.index(name) for name in names]]
+
+
+def name_origin(path: str | os.PathLike[str], origin: str) -> None:
+    """Keep in a file the name of the one that it was converted from, by which messages then call it."""
+    with damage_as_user_error(Path(path)), h5py.File(path, "r+") as file:
+        file.attrs[_ORIGIN] = origin

@@ -198,6 +198,11 @@ def test_profiles_of_floats_are_rows_without_values_flagged_bad(tmp_path):
     wanted = 20 * np.exp(-np.asarray(one.x)[..., 2] / 300) + 0.1 * number[:, None]
     np.testing.assert_allclose(np.asarray(one.u[..., 0])[seen], wanted[seen], atol=1e-4)
     assert seen.sum() == 2 * (9 * 12 - 10)
+    with xarray.open_dataset(tmp_path / "a.nc", decode_times=False) as file:
+        words = {name: file[name].values.view(f"S{file.sizes['N_LEVELS']}")[:, 0] for name in ("PRES_QC", "TEMP_QC")}
+        file.assign({name: ("N_PROF", own) for name, own in words.items()}).to_netcdf(tmp_path / "c.nc")
+    again = read(tmp_path, "c.nc")[0]  # a word of flags for each profile
+    np.testing.assert_array_equal(again.u, read(tmp_path, "a.nc")[0].u)
 
 
 def test_an_axis_of_dates_of_another_name_is_that_of_times(tmp_path):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import xarray
 
+from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
-from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.tables import read_observations, read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -74,6 +75,25 @@ def test_hours_beside_days_are_no_channel(head, form, tmp_path):
     assert held(table(tmp_path / "b.csv", dated, "date,hour,lon,lat,temp"))[0].channels == ("hour", "temp")
 
 
+def test_of_local_and_universal_times_of_the_same_rows_the_universal_ones_are_taken(tmp_path):
+    """As the Environmental Protection Agency writes hourly values."""
+    west = HOURS - pd.Timedelta(hours=8)
+    both = [f"{one:%Y-%m-%d},{one:%H:%M},{time:%Y-%m-%d},{time:%H:%M}" for one, time in zip(west, HOURS, strict=True)]
+    about, frames = held(table(tmp_path / "a.csv", both, "Date Local,Time Local,Date GMT,Time GMT,lon,lat,temp"))
+    assert about.channels == ("temp",)
+    np.testing.assert_allclose(frames.t, since_1970(HOURS))
+
+
+@pytest.mark.parametrize(("name", "first", "step", "channels"), [
+    ("RECORD", 7, 1, ("temp",)), ("NO", 0, 1, ("NO", "temp")), ("record", 7, 2, ("record", "temp")),
+    ("QN_9", 3, 0, ("temp",)), ("level", 7, 1, ("level", "temp"))])
+def test_numbers_of_rows_and_of_quality_are_no_channels(name, first, step, channels, tmp_path):
+    """Of loggers (TOA5) and the German weather service; NO is nitric oxide."""
+    lines = [f"{time},{first + step * row},{U[row, 0]}" for row, time in enumerate(HOURS)]
+    (tmp_path / "a.csv").write_text("\n".join([f"time,{name},temp", *lines]))
+    assert held(tmp_path / "a.csv")[0].channels == channels
+
+
 def test_points_between_thousands_beside_decimal_commas_are_not_taken_for_decimal_points(tmp_path):
     path = table(tmp_path / "a.csv", HOURS, separator=";", value="{:.3f}")
     assert held(path)[0].channels == ("temp",)
@@ -125,3 +145,44 @@ def test_undefined_values_of_grads_are_missing(fill, tmp_path):
     rows = [f"{line.rpartition(',')[0]},{value:g}" for line, value in zip(lines[1:], values.ravel(), strict=True)]
     (tmp_path / "a.csv").write_text("\n".join([lines[0], *rows]))
     assert np.isnan(held(tmp_path / "a.csv")[1].u).sum() == (U > 16).sum()
+
+
+@pytest.mark.parametrize("dims", [("ocean_time", "eta", "xi"), ("time_counter", "y", "x"), ("time", "step", "y", "x")])
+def test_grids_whose_times_have_names_of_models_are_kept_in_forecasts(dims, tmp_path):
+    """As ROMS, NEMO and archives of forecasts write them; of the last, every start is a trajectory."""
+    *starts, time, y, x = dims
+    lat, lon = np.meshgrid([46.0, 47.0, 48.0], [7.0, 8.0, 9.5, 10.0], indexing="ij")
+    places = {"lat": ((y, x), lat, {"units": "degrees_north"}), "lon": ((y, x), lon, {"units": "degrees_east"})}
+    values = np.random.default_rng(0).normal(size=(*[2] * len(starts), 24, 3, 4))
+    hours = {"units": "hours since 2024-03-01"} if not starts else {"units": "hours"}
+    axes = places | {time: (time, np.arange(24.0), hours)} | {name: (name, [0.0, 24.0]) for name in starts}
+    xarray.Dataset({"temp": (dims, values)}, axes).to_netcdf(tmp_path / "a.nc")
+    read = {"trajectory": "time", "time": "step"} if starts else {}
+    about, _ = held(tmp_path / "a.nc", **read)
+    found = on_grid(read_points(tmp_path / "a.nc", about, read), np.array([30.0, 31.0]), about)
+    assert found is not None and found.grid.dims == dims and found.grid.shape == (*[2] * len(starts), 2, 3, 4)
+    np.testing.assert_array_equal(found.t.reshape(found.grid.shape)[..., 0, 0], [[30, 31]] * 2 if starts else [30, 31])
+
+
+def test_columns_without_values_are_allowed_in_observations(tmp_path):
+    """Of a service's hourly values, whose stations do not measure all of them."""
+    path = table(tmp_path / "a.csv", [f"{time},," for time in HOURS], "time,snow,gusts,lon,lat,temp")
+    about, frames = held(path)
+    assert about.channels == ("temp",)
+    np.testing.assert_allclose(read_observations(path, about)[0].frames().u, frames.u)
+    path.write_text(path.read_text().replace("00:00,,", "00:00,7,"))
+    with pytest.raises(UserError, match="unknown column snow"):
+        read_observations(path, about)
+
+
+@pytest.mark.parametrize(("units", "known"), [
+    ("hours since yesterday", False), ("fortnights since 2020-01-01", False), ("hours since 2020-01-01", True),
+    ("seconds", True)])
+def test_units_of_time_without_a_date_that_is_understood_are_named(units, known, tmp_path):
+    axes = {"time": ("time", np.arange(4.0), {"units": units}), "x": ("x", np.arange(5.0))}
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    xarray.Dataset({"u": (("time", "x"), values)}, axes).to_netcdf(tmp_path / "a.nc")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        convert(tmp_path / "a.nc", tmp_path / "a.h5")
+    assert any("is no known unit of time since a date" in str(one.message) for one in told) is not known

@@ -67,7 +67,7 @@ def waves(x, t, rate, seed=0, count=6):
 ])
 def test_linear_laws_that_tell_directions_apart_are_found(rate, expected):
     x, t = grid(12), np.arange(8) * 0.02
-    law = fit_law(t, x, waves(x, t, rate), Box([0, 0], [1, 1], ["periodic"] * 2), seconds=6.0)
+    law = fit_law(t, x, waves(x, t, rate), Box([0, 0], [1, 1], ["periodic"] * 2), seconds=4.0)
     found = {term.written(["u"], ["x", "y"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert set(found) == set(expected)
@@ -79,7 +79,7 @@ def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
     r, t, waves_of = (np.arange(48) + 0.5) / 48, np.arange(8) * 0.03, np.append(0.0, jn_zeros(1, 5))  # no flux at 1
     a = np.random.default_rng(0).standard_normal((6, 6))
     u = np.einsum("sk,tk,kr->str", a, np.exp(-0.05 * np.outer(t, waves_of**2)), j0(np.outer(waves_of, r)))
-    law = fit_law(t, r[:, None], u[..., None], Box([0], [1], ["walled"]), seconds=8.0)
+    law = fit_law(t, r[:, None], u[..., None], Box([0], [1], ["walled"]), seconds=4.0)
     found = {term.written(["u"], ["r"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
@@ -403,7 +403,7 @@ def test_convection_in_a_porous_medium_of_which_no_velocity_is_seen_is_found() -
             c = c + 0.01 / 6 * (one + 2 * two + 2 * three + rate(c + 0.01 * three))
         frames.append(c)
     u = np.stack(frames, 1).reshape(6, 10, -1, 1)
-    law = fit_law(np.arange(10) * 0.08, grid(20), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=2.0)
+    law = fit_law(np.arange(10) * 0.08, grid(20), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=1.0)
     found = {term.written(["c"], ["x", "y"]): float(theta[0])
              for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
     assert found["(P(c e_y) . grad c)"] == pytest.approx(-1.2, rel=1e-2)

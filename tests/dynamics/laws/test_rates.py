@@ -84,7 +84,7 @@ def test_the_damping_of_each_system_is_a_context() -> None:
             a * np.cos(turn * t[:, None]) + b * np.sin(turn * t[:, None])))
     u = np.stack(codes) @ LINE.harmonics(COUNT).values(x).T[1:]
     systems = Systems(np.repeat(np.arange(5), 4), 5, (1,))
-    found = fit_law(t, x, u[..., None], LINE, seconds=4, rates=True, systems=systems)
+    found = fit_law(t, x, u[..., None], LINE, seconds=2, rates=True, systems=systems)
     assert found.has_rates and found.count == 1
     own = [term.written(["u", "u_t"], ["x"]) for term in found.terms].index("u_t")
 
@@ -221,7 +221,7 @@ def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
         w[:, n + 1] = decay * w[:, n] + 0.025 / 6 * (decay * u[:, n] + 4 * decay**0.5 * mid + u[:, n + 1])
     codes = np.stack([u, w], 2)[:, ::10]
     fields = np.swapaxes(codes @ LINE.harmonics(COUNT).values(x).T, 2, 3)
-    found = fit_law(fine[::10], x, fields, LINE, seconds=4, rates=True)
+    found = fit_law(fine[::10], x, fields, LINE, seconds=2, rates=True)
     assert found.rates == (0,)
     names = [term.written(["u", "w", "u_t"], ["x"]) for term in found.terms]
     for channel, expected in ((1, {"u": 1.0, "w": -0.5}), (2, {"u_t": -DAMPING, "lap u": SPEED**2})):

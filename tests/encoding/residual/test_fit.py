@@ -84,8 +84,8 @@ def test_the_covariance_of_a_drawn_field_is_found(outlier):
 
 @pytest.mark.parametrize("variance", [0.0, 0.6])
 def test_errors_of_places_that_last_are_found_where_there_are_some(variance, monkeypatch):
-    samples = draw(40, 20)
-    samples.value += variance**0.5 * np.random.default_rng(3).standard_normal(40)[samples.place]
+    samples = draw(30, 15)
+    samples.value += variance**0.5 * np.random.default_rng(3).standard_normal(30)[samples.place]
     with monkeypatch.context() as patch:  # the form is chosen before its parameters are fitted
         patch.setattr(fit, "_ITERATIONS", 1)
         assert fit_covariance(samples, FORM.groups, FORM.moving, richer=False).form.site
@@ -161,8 +161,8 @@ def test_a_trend_is_found_where_there_is_one():
 def test_squares_are_found_where_values_follow_them_and_not_elsewhere(monkeypatch):
     monkeypatch.setattr(fit, "_ITERATIONS", 8)
     monkeypatch.setattr(fit, "CHANGES", (fit._trend, fit._curve))
-    samples = draw(40, 12)
-    height = np.random.default_rng(5).uniform(0, 1, 40)
+    samples = draw(24, 12)
+    height = np.random.default_rng(5).uniform(0, 1, 24)
     y = np.concatenate([samples.y, height[samples.place][:, None]], 1) - 0.5
     groups, moving = (0, 1, 2), (True,) * 3
     for curve, found in ((40.0, True), (0.0, False)):

@@ -116,7 +116,7 @@ def test_few_noisy_places_of_a_law_are_left_to_its_codes(tmp_path):
     noisy = u + 0.1 * u.std() * generator.standard_normal(u.shape)
     about = Description("line", ("u",), ("x",), period=(1.0,))
     write_trajectories(tmp_path / "line.h5", t, x[:, None], noisy[..., None], about)
-    surrogate = inrflow.fit(Problem.open(tmp_path / "line.h5", "recipe=law", "training.minutes=0.3",
+    surrogate = inrflow.fit(Problem.open(tmp_path / "line.h5", "recipe=law", "training.minutes=0.1",
                                          "dynamics.network=off"))
     assert surrogate.residual is None
 
@@ -289,9 +289,9 @@ def test_codes_are_alone_where_few_of_the_places_of_dense_maps_are_seen(tmp_path
 
 
 def test_hidden_frames_of_what_moves_are_told_by_its_drift(tmp_path, monkeypatch):
-    """Short waves that move past 200 places, one series: every frame is new, its neighbours in time are not."""
+    """Short waves that move past 120 places, one series: every frame is new, its neighbours in time are not."""
     random = np.random.default_rng(3)
-    x, t, k = random.uniform(0, 1, (200, 2)), np.arange(18.0), random.standard_normal((60, 2)) * 9
+    x, t, k = random.uniform(0, 1, (120, 2)), np.arange(18.0), random.standard_normal((60, 2)) * 9
     phase = random.uniform(0, 6.3, 60)
     u = np.cos((x @ k.T)[None] - (t[:, None] * (k @ [0.06, -0.03]))[:, None] + phase).sum(-1)[..., None] / 5
     kept = np.delete(np.arange(18), [7, 8])

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.batch import Markers, blanked
-from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units, units_of
+from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units, units_of
 from inrflow.data.description import Description
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
@@ -174,6 +174,9 @@ class NetcdfContent(OpenedContent):
         axes, self._x, self._lonlat = _points(path, data, options.coordinates, self._space,
                                               options.description.get("geometry"), names)
         t, calendar = _times(path, data, time)
+        if " since " in (calendar or "") and parse_units(calendar) is None and other_calendar(calendar) is None:
+            warnings.warn(f"{path}: {calendar!r} of {time} is no known unit of time since a date; times are numbers "
+                          "without dates", stacklevel=2)
         self._order = np.argsort(t, kind="stable")
         self._markers: dict[int, list[float]] = {}
         self._selected = data

@@ -13,20 +13,27 @@ from inrflow.data.formats.columns import all_numbers, column_numbers
 from inrflow.data.formats.streams.headers import slashed
 
 _UNITS = "seconds since 1970-01-01"
-HOURS = ("hour", "hr", "hh")
+HOURS, HOUR = ("hour", "hr", "hh"), re.compile(r"\s*([01]?\d|2[0-4])\s*")
+_CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 _PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), HOURS, ("minute", "min"),
           ("second", "sec"))
 _DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
 _CALLED = re.compile(r"date|dat(um)?$|time|zeit|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum|epoch|unix|^ts$",
                      re.IGNORECASE)
+_UNIVERSAL = re.compile(r"(^|[ _.(-])(utc|gmt)", re.IGNORECASE)
 _LONG = 10  # digits of dates with an hour, unlikely for other numbers
 
 
-def columns_of_dates(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Names of the columns that hold dates in the first rows of a table."""
-    columns = list(zip(*(row for row in rows if len(row) == len(names)), strict=True))
-    return [name for name, cells in zip(names, columns, strict=False) if _are_dates(name, [
-        cell.strip() for cell in cells])]
+def dates_and_clocks(cells: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Names of the columns of dates, and of clock times, in the first rows of a table; where there are several of both,
+    as in local and in universal time, those in universal time, if one of each is called so."""
+    clocks = [name for name, own in cells.items() if all(map(_CLOCK.fullmatch, own)) or (
+        name.lower() in HOURS and all(map(HOUR.fullmatch, own)))]
+    dates = [name for name, own in cells.items() if _are_dates(name, [cell.strip() for cell in own])]
+    universal = [[name for name in names if _UNIVERSAL.search(name)] for names in (dates, clocks)]
+    if min(len(dates), len(clocks)) > 1 and [len(names) for names in universal] == [1, 1]:
+        return universal[0], universal[1]
+    return dates, clocks
 
 
 def _are_dates(name: str, cells: Sequence[str]) -> bool:

@@ -76,7 +76,9 @@ def _bad(flags: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if flags is None:
         return np.zeros(shape, bool)
     letters = np.array([cell.decode("ascii", "replace") if isinstance(cell, bytes) else str(cell)
-                        for cell in flags.ravel().tolist()]).reshape(flags.shape)
+                        for cell in flags.ravel().tolist()])
+    if letters.size * shape[-1] == np.prod(shape) != letters.size:  # a word for each profile, a letter for each level
+        letters = letters.astype(f"U{shape[-1]}").view("U1")
     return np.isin(letters.reshape(shape), ("3", "4", "9"))
 
 

@@ -37,7 +37,7 @@ from inrflow.data.formats.columns import (
     is_missing,
 )
 from inrflow.data.formats.registry import TableWriter
-from inrflow.data.formats.streams.clocks import HOURS, columns_of_dates, dates_of_parts, parts_of_dates
+from inrflow.data.formats.streams.clocks import HOUR, HOURS, dates_and_clocks, dates_of_parts, parts_of_dates
 from inrflow.data.formats.streams.headers import (
     FOOTER,
     SEPARATORS,
@@ -61,8 +61,6 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _LOOKED_AT = 3  # lines searched for units
-_HOUR = re.compile(r"\s*([01]?\d|2[0-4])\s*")
-_CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 1 << 22  # characters
@@ -170,8 +168,7 @@ class CsvColumns(Columns):
         self._lines = itertools.chain(ahead[len(above):], self._lines)
 
     def _find_dates(self) -> None:
-        """Find columns of dates if no column is named as times (T may be a temperature), or add a column of times from
-        columns of year, month and so on."""
+        """Find columns of dates if none is named as times (T may be a temperature), or make one of years, months."""
         called = {name.lower() for name in self.names if name != "T"}
         known = not called.isdisjoint(TIMES) or find_column(self.names, TIMES) not in (None, "T")
         if not known and (parts := parts_of_dates(self.names)):
@@ -180,14 +177,15 @@ class CsvColumns(Columns):
             return
         ahead = list(itertools.islice(self._lines, _LOOKED_AT))
         self._lines = itertools.chain(ahead, self._lines)
+        if known and called.isdisjoint(HOURS) and not any(":" in line for line in ahead):
+            return
         rows = list(csv.reader(ahead, delimiter=self.separator, skipinitialspace=self.separator != " "))
         cells = dict(zip(self.names, zip(*(row for row in rows if len(row) == len(self.names)), strict=True),
                          strict=False))
-        clocks = [name for name, own in cells.items() if all(map(_CLOCK.fullmatch, own)) or (
-            name.lower() in HOURS and all(map(_HOUR.fullmatch, own)))]
+        dates, clocks = dates_and_clocks(cells)
         if known and not clocks:
             return
-        dates, days = columns_of_dates(self.names, rows), find_column(self.names, TIMES)
+        days = find_column(self.names, TIMES)
         if not known and dates:
             self.dates, self.meant, days = tuple(dates), {TIMES: dates[0]}, dates[0]
         day = days if days in dates else dates[0] if days in clocks and dates else None
@@ -260,7 +258,7 @@ class CsvColumns(Columns):
         """Columns with dates and clock times of separate columns (such as `date` and `time`) combined."""
         if self._clock is not None:
             time, day, clock = self._clock
-            hours = ":00" if _HOUR.fullmatch(columns[clock][0]) else ""
+            hours = ":00" if HOUR.fullmatch(columns[clock][0]) else ""
             columns[time] = columns[day] + " " + columns[clock] + hours
         return columns
 
