@@ -135,3 +135,43 @@ def flame_line_noise(generator: np.random.Generator, count: int) -> Fields:
     """The same fields, 5 % noise on training values."""
     t, x, u, attributes = flame_line(generator, count)
     return t, x, with_noise(generator, u, 0.05), attributes
+
+
+@problem()
+def growing_surface(generator: np.random.Generator, count: int) -> Fields:
+    """h_t = .15 lap h + .5 h_x^2 - .25 h_y^2, a surface that grows and etches by its slopes (Kardar, Parisi and Zhang,
+    anisotropic), on a torus of side 2 pi: 64 x 64 points, read at 32 x 32."""
+    n, length, t = 64, 2 * np.pi, np.arange(FRAMES) * 0.08
+    derivative, smooth = spectral(n, 2, length)
+
+    def rate(h: np.ndarray) -> np.ndarray:
+        p, q = derivative(h, 0), derivative(h, 1)
+        return smooth(0.5 * p**2 - 0.25 * q**2) + 0.15 * (derivative(p, 0) + derivative(q, 1))
+
+    u = np.stack([solve(rate, 0.5 * red_field(generator, n, 2, 4), t) for _ in range(count)])[:, :, ::2, ::2]
+    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) * length / n] * 2, indexing="ij"), -1).reshape(-1, 2)
+    return t, x, u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
+
+
+@problem()
+def epitaxy(generator: np.random.Generator, count: int) -> Fields:
+    """h_t = div((|grad h|^2 - 1) grad h) - .06 lap^2 h, a crystal that grows and selects its slopes, on a torus of side
+    2 pi: 64 x 64 points, read at 32 x 32."""
+    n, length, t = 64, 2 * np.pi, np.arange(FRAMES) * 0.04
+    k = np.fft.fftfreq(n, 1 / n)
+    along = [1j * one for one in np.meshgrid(k, k, indexing="ij")]
+    k2, keep = -sum(one**2 for one in along).real, (np.abs(along[0]) < n / 4) & (np.abs(along[1]) < n / 4)
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        slopes = [real(one * w) for one in along]
+        size = sum(one**2 for one in slopes)
+        return np.asarray(keep * sum(one * np.fft.fft2(size * slope) for one, slope in zip(along, slopes, strict=True)))
+
+    frames = []
+    for _ in range(count):
+        w = keep * np.fft.fft2(0.4 * red_field(generator, n, 2, 4))
+        for _ in t:
+            frames.append(real(w)[::2, ::2])
+            w = etd(k2 - 0.06 * k2**2, rate, w, 0.004, 10)
+    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) * length / n] * 2, indexing="ij"), -1).reshape(-1, 2)
+    return t, x, np.stack(frames).reshape(count, FRAMES, -1, 1), {"period": [length, length]}

@@ -231,3 +231,25 @@ def gardner(generator: np.random.Generator, count: int) -> Fields:
     clean = np.stack(frames, 1)[..., None]
     clean[0] += 0.05 * clean[0].std() * generator.standard_normal(clean[0].shape)
     return np.arange(total) * gap, x[::2, None], clean, {"period": [length]}
+
+
+@problem()
+def magnet(generator: np.random.Generator, count: int) -> Fields:
+    """m_t = -m x h - .3 m x (m x h), h = .3 m_xx + .5 m_z e_z of unit vectors m (Landau, Lifshitz and Gilbert) on a
+    circle: differences at 96 points, read at 48."""
+    n, t = 96, np.arange(FRAMES) * 0.08
+    x = np.arange(n) * 2 * np.pi / n
+
+    def rate(m: np.ndarray) -> np.ndarray:
+        h = 0.3 * (np.roll(m, 1, -1) - 2 * m + np.roll(m, -1, -1)) / x[1] ** 2
+        h[2] += 0.5 * m[2]
+        turn = np.cross(m, h, axis=0)
+        return -turn - 0.3 * np.cross(m, turn, axis=0)
+
+    u = []
+    for _ in range(count):
+        polar, azimuth = np.pi / 2 + 0.5 * random_ring(generator, n, 2), 0.8 * random_ring(generator, n, 2)
+        u.append(solve(rate, np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth),
+                                       np.cos(polar)]), t))
+    return t, x[::2, None], np.moveaxis(np.stack(u), 2, 3)[:, :, ::2], {
+        "period": [2 * np.pi], "channels": ["mx", "my", "mz"]}

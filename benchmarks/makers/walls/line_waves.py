@@ -222,3 +222,23 @@ def dam(generator: np.random.Generator, count: int) -> Fields:
     frames = stepped(rate, np.stack([level, 0 * level]), gap, steps)
     frames[:, 0] -= bump[:, None]
     return np.arange(FRAMES) * gap, x[4::8, None], frames[:, :, 4::8].transpose(3, 0, 2, 1), {"channels": ["h", "q"]}
+
+
+@problem()
+def stiffening_rod(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = v, v_t = (u_x + .6 u_x^2 + .4 u_x^3)_x + .01 v_xx, an elastic rod held at both ends of (0, 1): differences,
+    256 cells, read at 65 nodes."""
+    n, t = 256, np.arange(FRAMES) * 0.05
+    x = np.arange(n + 1) / n
+    waves = np.sin(np.pi * np.outer(np.arange(1, 6), x)) / np.arange(1, 6)[:, None]
+
+    def rate(y: np.ndarray) -> np.ndarray:
+        u, v = y
+        slope = np.diff(u) * n
+        force = np.diff(slope + 0.6 * slope**2 + 0.4 * slope**3 + 0.01 * np.diff(v) * n) * n
+        return np.stack([v, np.pad(force, 1)])
+
+    starts = [np.stack([0.12 * generator.standard_normal(5) @ waves, 0.4 * generator.standard_normal(5) @ waves])
+              for _ in range(count)]
+    u = np.stack([solve(rate, start, t) for start in starts])
+    return t, x[::4, None], np.moveaxis(u, 2, 3)[:, :, ::4], {"channels": ["u", "v"]}
