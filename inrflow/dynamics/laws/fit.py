@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -329,7 +330,8 @@ class LawSearch:
                     best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
-        self._forecast([law for law in laws if well_posed(law, self.encoded.train.t)], share)
+        posed = [law for law in laws if well_posed(law, self.encoded.train.t)]
+        self._forecast(posed if posed or laws[0].count else well_posed_mixtures(laws, self.encoded.train.t), share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""
@@ -351,6 +353,20 @@ class LawSearch:
         if law.size and np.isfinite(errors).all():
             self.scored.append((errors, law))
             self.limit.most = self.deadline
+
+
+def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
+    """Well-posed laws on the terms of the first ones with the equation of one channel taken from another law, as errors
+    of splines give an exact equation small terms by which short waves grow. t (S, T): times."""
+    found: dict[bytes, Law] = {}
+    alike = [law for law in laws if law.terms == laws[0].terms]
+    for law, c in itertools.product(alike[:_JUDGED], range(laws[0].theta.shape[1])):
+        columns = {other.theta[:, c].tobytes(): other for other in alike}.values()
+        mixed = (replace(law, **{name: np.where(np.arange(law.theta.shape[1]) == c, getattr(other, name), getattr(
+            law, name)) for name in ("theta", "std")}) for other in columns)
+        if one := next((one for one in mixed if well_posed(one, t)), None):
+            found[one.theta.tobytes()] = one
+    return list(found.values())
 
 
 def _with_forecast_errors(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law

@@ -213,3 +213,22 @@ def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_othe
         assert found is not None and np.isfinite(found[1]).all()
         assert (found[0].about is not None) == split
     assert found[0].split() is None and encoded.law([linear], np.ones((1, 1)), np.zeros((1, 1))).split() is None
+
+
+def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -> None:
+    """u_t = v + b lap v, v_t = lap u: its short waves grow as exp(t k (b k^2 - 1)^.5) if b > 0."""
+    x, t = (np.arange(32) + 0.5) / 32, np.arange(6) * 0.1
+    modes = np.pi * np.arange(1, 9)[:, None, None]
+    u = np.stack([np.cos(modes * x) * np.cos(modes * t[:, None]), -modes * np.cos(modes * x) * np.sin(
+        modes * t[:, None])], -1)
+    encoded, _, _ = prepare_data(Data.of(t, x[:, None], u), [Box([0], [1], ["walled"])], None, 0, lambda _: None)
+    terms = [Term((((1, VALUE),),)), Term((((1, VALUE),),), 1), Term((((0, VALUE),),), 1)]
+
+    def law(b: float, c: float) -> fit.Law:
+        return encoded.law(terms, np.array([[1.0, 0.0], [b, 0.0], [0.0, c]]), np.zeros((3, 2)))
+
+    laws, t = [law(1e-2, 1.0), law(0.0, -1.0)], encoded.train.t
+    assert not any(fit.well_posed(one, t) for one in laws)
+    (found,) = fit.well_posed_mixtures(laws, t)
+    assert found.theta.tolist() == law(0.0, 1.0).theta.tolist() and fit.well_posed(found, t)
+    assert fit.well_posed_mixtures([law(1e-2, 1.0), law(2e-2, -1.0)], t) == []
