@@ -50,11 +50,12 @@ _HALF = 0.5  # share of the clock after which forecasts come before further regr
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _FEW_MORE = 1.5  # number of terms over that of the first families up to which contexts are regressed at once
 _WORTH = 0.05  # log misfit that a term must save where systems differ
-_SCREENED, _MAY = 3, 0.8  # trajectories that rank families; largest misfit of all terms there, over that of the first
+_SCREENED, _MAY = 3, 0.6  # trajectories that rank families; largest misfit of all terms there, over that of the first
 _STALE = 6  # laws of a family without a better one, where all are poor
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
+_BEYOND, _AHEAD = 1.25, 3  # deviations from the mean beyond those seen, intervals over which fluxes must bear these
 _DIVERGED = 5  # laws after which the search ends if all diverged
 _OF_FLOWS = 0.15  # share of the time for `rollout_regression`
 _NEAR, _SINGLE, _STEPPED = 30.0, 0.5, 0.15  # single steps: least error over that of harmonics; shares of time
@@ -289,7 +290,7 @@ class LawSearch:
             self.deadline = self.limit.most = self.start + _RESORT * self.seconds
             self.pending.sort(key=lambda one: round(math.log10(self._missed(one) + 1e-99)))
         while self.pending and self.least > self.enough and (
-                self.spent < (_REST + self.sought - _SOUGHT) * self.seconds or not (others or self.scored)):
+                self.spent < (self.sought if self.poor else _REST) * self.seconds or not (others or self.scored)):
             with suppress(ValueError):
                 others.append(self._regressed(self.pending.pop(0)))
                 if self.poor and others[-1][0] < _PAYS * self.regressions[0][0]:
@@ -372,10 +373,16 @@ def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
 def _with_forecast_errors(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law
                           ) -> tuple[Law, np.ndarray] | None:
     """Law with the longest step of at most `most` per interval, and its errors (S,) of forecasts; None if there is no
-    such step. Nonlinear diffusion, which is stiff, is split where it would take too many steps."""
+    such step, or if nonlinear fluxes diverge slightly beyond the first frames. Nonlinear diffusion, which is stiff, is
+    split where it would take too many steps."""
     if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
         one = integrable(split, train.t, states, error, most)
     if one is None:
         return None
     one = with_new_contexts(one, train, judge) if one.count else one
+    if any(term.flux and not term.linear for term in one.terms) and not one.count:
+        rest = states.mean((0, 1))  # fluxes that run up gradients beyond those seen
+        beyond = one.rollout(torch.tensor(rest + _BEYOND * (states[:, 0] - rest)).flatten(1), train.t[0, : _AHEAD + 1])
+        if not bool(beyond.isfinite().all()):
+            return None
     return one, forecast_errors(one, judge)

@@ -232,3 +232,17 @@ def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -
     found = fit.well_posed_mixtures(laws, t)
     assert found[0].theta.tolist() == law(0.0, 1.0).theta.tolist() and all(fit.well_posed(one, t) for one in found)
     assert fit.well_posed_mixtures([law(1e-2, 1.0), law(2e-2, 0.5)], t) == []
+
+
+def test_fluxes_that_run_up_steeper_gradients_than_those_seen_are_not_used() -> None:
+    """u_t = .5 (u_x - a u_x^3)_x: of slopes up to 1, diffusion runs backwards beyond 1 / (3 a)^.5."""
+    x = (np.arange(48) + 0.5) / 48
+    start = np.cos(np.pi * x) + 1e-3 * np.cos(8 * np.pi * x)
+    u = start * np.linspace(0.5, 1, 6)[:, None, None] / np.pi * np.ones((6, 1))
+    encoded, judge, _ = prepare_data(Data.of(np.arange(6) * 0.5, x[:, None], u[..., None]), [
+        Box([0], [1], ["walled"])], None, 0, lambda _: None)
+    terms = [Term((((0, VALUE),),), 1), Term((((0, 0), (0, 0), (0, 0)),), axis=0, flux=True)]
+    for a, used in ((0.1, True), (-1.0, True), (0.8, False)):
+        law = encoded.law(terms, np.array([[0.5], [-0.5 * a]]), np.zeros((2, 1)))
+        found = fit._with_forecast_errors(encoded.train, encoded.states, 1e-3, judge, fit.MOST_STEPS, law)
+        assert (found is not None) == used
