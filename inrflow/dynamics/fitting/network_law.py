@@ -186,7 +186,7 @@ class Search:
         likely: list[tuple[float, Architecture, list[Sine]]] = []
         few = encoded if encoded.train.systems.counts else encoded.some(_FEW)
         for one in architectures(encoded.domain, encoded.states.shape[2], longest):
-            if effort() > start + _SOLVED * seconds and likely:
+            if effort() > start + (_SOLVED if likely else 1.0) * seconds:
                 break
             sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)

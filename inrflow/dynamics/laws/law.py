@@ -361,6 +361,7 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
     fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
     if max(field.growth() for field in fields) * dt > 30:
         return None
+    stiff = any(term.flux and not term.linear for term in law.terms)
     steps, before, allowed = 1, torch.stack([field.advance(z, dt, 1) for field in fields]), max(_STEP_ERROR, error)
     while steps <= most:
         steps *= 2
@@ -368,9 +369,9 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
         missed = float(torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after))
         if missed < allowed:
             return dataclasses.replace(law, max_step=dt / steps)
-        if min(missed if math.isfinite(missed) else 1.0, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed and (
-                math.isfinite(missed) or not all(field.advance(z, dt * _PROBED / most, _PROBED).isfinite().all()
-                                                 for field in fields)):  # else shorter steps may be stable
+        if min(missed if math.isfinite(missed) else 1.0, 1.0) * (steps / (2 * most)) ** _ORDER >= allowed and not (
+                stiff and math.isnan(missed) and all(bool(field.advance(z, dt * _PROBED / most, _PROBED).isfinite(
+                    ).all()) for field in fields)):  # else shorter steps may be stable
             return None
         before = after
     return None
