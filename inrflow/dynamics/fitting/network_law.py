@@ -185,8 +185,8 @@ class Search:
         longest = 1 / float(np.sqrt(encoded.codes.harmonics.eigenvalues[1]))
         likely: list[tuple[float, Architecture, list[Sine]]] = []
         few = encoded if encoded.train.systems.counts else encoded.some(_FEW)
-        for one in architectures(encoded.domain, encoded.states.shape[2], longest):
-            if effort() > start + (_SOLVED if likely else 1.0) * seconds:
+        for tried, one in enumerate(architectures(encoded.domain, encoded.states.shape[2], longest)):
+            if tried and effort() > start + (_SOLVED if likely else 1.0) * seconds:
                 break
             sines = one.sines(*moments(one.inputs, encoded.codes, encoded.states), self.seed)
             _, (share, misfit) = solved(few, self.short, self.terms, sines)
@@ -197,9 +197,9 @@ class Search:
             if effort() > start + _SEARCHED * seconds and any(len(sines) >= len(wider) for _, _, wider, _ in scored):
                 continue  # late: only networks with fewer columns
             law, _ = solved(encoded, self.short, self.terms, sines)
-            error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
-            if tried is not None:
-                scored.append((error, one, sines, tried))
+            error, forecast = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
+            if forecast is not None:
+                scored.append((error, one, sines, forecast))
         if not scored:
             return
         least = min(scored, key=lambda each: each[0])
