@@ -149,8 +149,7 @@ def growing_surface(generator: np.random.Generator, count: int) -> Fields:
         return smooth(0.5 * p**2 - 0.25 * q**2) + 0.15 * (derivative(p, 0) + derivative(q, 1))
 
     u = np.stack([solve(rate, 0.5 * red_field(generator, n, 2, 4), t) for _ in range(count)])[:, :, ::2, ::2]
-    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) * length / n] * 2, indexing="ij"), -1).reshape(-1, 2)
-    return t, x, u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
+    return t, length * torus(n)[-1], u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
 
 
 @problem()
@@ -173,5 +172,4 @@ def epitaxy(generator: np.random.Generator, count: int) -> Fields:
         for _ in t:
             frames.append(real(w)[::2, ::2])
             w = etd(k2 - 0.06 * k2**2, rate, w, 0.004, 10)
-    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) * length / n] * 2, indexing="ij"), -1).reshape(-1, 2)
-    return t, x, np.stack(frames).reshape(count, FRAMES, -1, 1), {"period": [length, length]}
+    return t, length * torus(n)[-1], np.stack(frames).reshape(count, FRAMES, -1, 1), {"period": [length, length]}

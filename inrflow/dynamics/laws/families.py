@@ -124,9 +124,9 @@ class Families:
             yield self.beside({"steep": steep}, self.combined[2 * line - 1 :])
 
     def further(self, encoded: EncodedData) -> Iterator[Families]:
-        """Families, in turn: `later` ones; anisotropic terms, linear, then quadratic, and flows in porous media (flat
-        space); terms less their means, if these are constant in time; drifts; terms divided by channels far from zero
-        (boxes)."""
+        """Families, in turn: `later` ones; in flat space linear anisotropic terms, flows in porous media, quadratic
+        anisotropic terms and fluxes by slopes; terms less their means, if these are constant in time; drifts; terms
+        divided by channels far from zero (boxes)."""
         domain, harmonics, states = encoded.domain, encoded.codes.harmonics, encoded.states
         yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
@@ -368,7 +368,7 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
     d, found = domain.dimensions, list[tuple[int, ...]]()
     if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
         return found
-    transform, frames = transform_of(harmonics, 2), some_frames(states * np.asarray(units)[:, None])
+    transform, frames = transform_of(harmonics, 2), some_frames(states) * torch.tensor(units)[:, None]
     slopes = torch.stack([transform.fields(frames, axis) for axis in range(d)])  # (d, B, C, Q)
     for first in range(states.shape[2] - d + 1):
         mine = slopes[:, :, first : first + d]

@@ -357,16 +357,19 @@ class LawSearch:
 
 
 def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
-    """Well-posed laws on the terms of the first ones with the equation of one channel taken from another law, as errors
-    of splines give an exact equation small terms by which short waves grow. t (S, T): times."""
+    """Well-posed laws, of ill-posed ones on the terms of the first, with the equation of one channel taken from another
+    law, as errors of splines give an exact equation small terms by which short waves grow. t (S, T): times."""
     found: dict[bytes, Law] = {}
     alike = [law for law in laws if law.terms == laws[0].terms]
     for law, c in itertools.product(alike[:_JUDGED], range(laws[0].theta.shape[1])):
-        columns = {other.theta[:, c].tobytes(): other for other in alike}.values()
-        mixed = (replace(law, **{name: np.where(np.arange(law.theta.shape[1]) == c, getattr(other, name), getattr(
-            law, name)) for name in ("theta", "std")}) for other in columns)
-        if one := next((one for one in mixed if well_posed(one, t)), None):
-            found[one.theta.tobytes()] = one
+        others = {other.theta[:, c].tobytes(): other for other in alike}
+        others.pop(law.theta[:, c].tobytes())
+        for other in others.values():
+            theta, std = law.theta.copy(), law.std.copy()
+            theta[:, c], std[:, c] = other.theta[:, c], other.std[:, c]
+            if well_posed(one := replace(law, theta=theta, std=std), t):
+                found[theta.tobytes()] = one
+                break
     return list(found.values())
 
 

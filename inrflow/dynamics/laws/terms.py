@@ -287,12 +287,16 @@ def anisotropic_terms(channels: int, axes: Sequence[str]) -> list[Term]:
 
 
 def quadratic_terms(channels: int, axes: Sequence[int]) -> list[Term]:
-    """Anisotropic quadratic terms: products of slopes da/dx_i db/dx_j, and fluxes d(a db/dx_j)/dx_i with i <= j."""
+    """Anisotropic quadratic terms: products of slopes, and fluxes d(a db/dx_j)/dx_i with i <= j."""
     each = range(channels)
-    slopes = itertools.combinations_with_replacement(itertools.product(each, axes), 2)
     fluxes = itertools.product(each, each, itertools.combinations_with_replacement(axes, 2))
-    return [Term((pair,)) for pair in slopes] + [
+    return slope_products(each, axes) + [
         Term((((a, VALUE), (b, j)),), axis=i, flux=True) for a, b, (i, j) in fluxes]
+
+
+def slope_products(channels: Sequence[int], axes: Sequence[int]) -> list[Term]:
+    """Products da/dx_i db/dx_j of slopes of some channels."""
+    return [Term((pair,)) for pair in itertools.combinations_with_replacement(itertools.product(channels, axes), 2)]
 
 
 def slope_fluxes(channels: int, axes: Sequence[int]) -> list[Term]:
@@ -343,8 +347,7 @@ def per_density_terms(channel: int, channels: int, dimensions: int) -> dict[str,
     diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
     pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
     stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]
-    slopes = [(c, axis) for c in others for axis in axes]
-    work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
+    work = slope_products(others, axes)
     return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
 
 

@@ -40,6 +40,12 @@ from inrflow.dynamics.laws.terms import (
 )
 
 
+def coefficients(law, channels, coordinates, channel=0):
+    """Terms of the equation of a channel, as text, and their coefficients."""
+    return {term.written(channels, coordinates): float(theta[channel])
+            for term, theta in zip(law.terms, law.theta, strict=True) if theta[channel]}
+
+
 def grid(n):
     return np.stack(np.meshgrid(*[np.arange(n) / n] * 2, indexing="ij"), -1).reshape(-1, 2)
 
@@ -68,8 +74,7 @@ def waves(x, t, rate, seed=0, count=6):
 def test_linear_laws_that_tell_directions_apart_are_found(rate, expected):
     x, t = grid(12), np.arange(8) * 0.02
     law = fit_law(t, x, waves(x, t, rate), Box([0, 0], [1, 1], ["periodic"] * 2), seconds=4.0)
-    found = {term.written(["u"], ["x", "y"]): float(theta[0])
-             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    found = coefficients(law, ["u"], ["x", "y"])
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4)
@@ -80,8 +85,7 @@ def test_what_spreads_about_an_axis_is_divided_by_the_distance_from_it():
     a = np.random.default_rng(0).standard_normal((6, 6))
     u = np.einsum("sk,tk,kr->str", a, np.exp(-0.05 * np.outer(t, waves_of**2)), j0(np.outer(waves_of, r)))
     law = fit_law(t, r[:, None], u[..., None], Box([0], [1], ["walled"]), seconds=4.0)
-    found = {term.written(["u"], ["r"]): float(theta[0])
-             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    found = coefficients(law, ["u"], ["r"])
     assert found == {"lap u": pytest.approx(0.05, rel=1e-4), "du/dr 1/r": pytest.approx(0.05, rel=1e-4)}
 
 
@@ -93,8 +97,7 @@ def test_solitons_of_the_modified_kdv_equation_tell_it():
     encoded, _, _ = prepare_data(Data.of(t, x[:, None], u[..., None]), [Box([0], [24], ["periodic"])], None, 0, print)
     (steep,) = families_of(encoded.domain, encoded.codes.harmonics, encoded.states).steep(encoded.domain, 1)
     law = next(law for _, law in regress([encoded], steep) if law.size == 2)
-    found = {term.written(["u"], ["x"]): float(theta[0])
-             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    found = coefficients(law, ["u"], ["x"])
     assert found == {"lap du/dx": pytest.approx(-1, rel=2e-3), "u^2 du/dx": pytest.approx(-6, rel=2e-3)}
 
 
@@ -258,8 +261,7 @@ def test_growth_by_slopes_that_differs_by_direction_is_found() -> None:
     u = np.stack([solve_ivp(rate, (0, t[-1]), waved(start, low).ravel(), t_eval=t, rtol=1e-8, atol=1e-8).y.T
                   for start in starts])[..., None]
     law = fit_law(t, x, u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=2)
-    found = {term.written(["h"], ["x", "y"]): float(theta[0])
-             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    found = coefficients(law, ["h"], ["x", "y"])
     assert found == {"lap h": pytest.approx(0.1, rel=5e-3), "dh/dx^2": pytest.approx(0.5, rel=5e-3),
                      "dh/dy^2": pytest.approx(-0.25, rel=5e-3)}
 
@@ -294,8 +296,7 @@ def test_an_elastic_rod_that_stiffens_is_found() -> None:
     u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([0.06 * start(), 0.3 * start()]), t_eval=t, rtol=1e-8,
                             atol=1e-9).y.T.reshape(10, 2, n).transpose(0, 2, 1) for _ in range(6)])
     law = fit_law(t, x[:, None], u, Box([0], [1], ["periodic"]), seconds=4)
-    names = [term.written(["u", "v"], ["x"]) for term in law.terms]
-    found = [{name: float(value) for name, value in zip(names, own, strict=True) if value} for own in law.theta.T]
+    found = [coefficients(law, ["u", "v"], ["x"], channel) for channel in range(2)]
     assert found == [{"v": pytest.approx(1, rel=1e-3)}, {
         "lap u": pytest.approx(1, rel=5e-3), "d(du/dx^2)/dx": pytest.approx(0.8, rel=1e-2),
         "d(du/dx^3)/dx": pytest.approx(0.5, rel=5e-2)}]
@@ -404,8 +405,7 @@ def test_convection_in_a_porous_medium_of_which_no_velocity_is_seen_is_found() -
         frames.append(c)
     u = np.stack(frames, 1).reshape(6, 10, -1, 1)
     law = fit_law(np.arange(10) * 0.08, grid(20), u, Box([0, 0], [1, 1], ["periodic"] * 2), seconds=1.0)
-    found = {term.written(["c"], ["x", "y"]): float(theta[0])
-             for term, theta in zip(law.terms, law.theta, strict=True) if theta[0]}
+    found = coefficients(law, ["c"], ["x", "y"])
     assert found["(P(c e_y) . grad c)"] == pytest.approx(-1.2, rel=1e-2)
     assert found["lap c"] == pytest.approx(0.002, rel=0.1) and len(found) < 5
 

@@ -115,11 +115,12 @@ class Layer:
                 table = tables[form.axis] if form.kind == TRANSPORT else -tables[VALUES] * self.eigenvalues[:lead]
                 result[:, :, :, form.channel] += torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
         cosines = torch.cos(angles)
+        left = {form: -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
+                for form in self.forms}
         for i, one in enumerate(self.inputs):
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
-                left = -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
-                result[:, :, :, one.channel] += self._projected(form, field, z, table, left) * symbol
+                result[:, :, :, one.channel] += self._projected(form, field, z, table, left[form]) * symbol
         return result
 
     def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
