@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inrflow.domains import Flows
+from inrflow.domains.transform import CONSTANT
 from inrflow.dynamics.laws.contexts import with_contexts
 from inrflow.dynamics.laws.families import Families, families_of, regress
 from inrflow.dynamics.laws.law import Law, max_norm, well_posed, with_spline_rates
-from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.regression import of_shells, sparse_laws
+from inrflow.dynamics.laws.regression import NormalEquations
 from inrflow.dynamics.laws.setting import Data, EncodedData, Log
 from inrflow.dynamics.laws.terms import ANGULAR, OF_LAP, POTENTIAL, VALUE, Term, slope_fluxes
 from inrflow.encoding.encode import CodeData
@@ -35,7 +35,7 @@ _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
 _FEW_TRAJECTORIES, _ACCURATE = 8, 1e-4  # trials of an inertia: trajectories; error of a logarithm
-_HALVED, _NEAR = 0.5, np.array([-0.1, 0.0, 0.1])  # most misfit with an inertia, over that without; logarithms tried
+_HALVED = 0.5  # most misfit with an inertia, over that without
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
 _PAYS = 0.2  # most misfit, over that of laws of first order
@@ -93,28 +93,27 @@ def on_rotating_sphere(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
-    """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia that
-    is regressed together with all terms, and then has the least misfit, 0 where this does not halve it."""
+    """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia (among
+    inverse eigenvalues of the harmonics) with the least misfit of all terms, 0 where this does not halve it."""
     few, every, inertia = encoded.some(_FEW_TRAJECTORIES), range(encoded.states.shape[2]), list[float]()
     if "transport" in families.terms and encoded.domain.dimensions < 3 and not encoded.domain.curved:
         more = slope_fluxes(len(every), (0,)) if encoded.domain.dimensions == 1 else [
             Term.jacobian(a, b, 0, OF_LAP) for a in every for b in every]
         families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + more})
-    (equations,) = encoded.some(_TRAJECTORIES).equations(families.all_terms, inertia=True)
-    terms, values = [*range(len(families.all_terms))], torch.tensor(few.codes.harmonics.eigenvalues)
-    size = of_shells(values[None].numpy(), Library.of((), few.codes.harmonics).shells(len(values)))[:, 0]
-    beside = [[*terms, len(terms) + c] for c in every]
-    theta = sparse_laws(equations, beside, len(terms) + len(every))[0][1]
+    waves, terms = few.codes.harmonics.eigenvalues, [*range(len(families.all_terms))]
+    waves = np.log(waves[waves > CONSTANT * waves.max()])
+    sizes = np.linspace(-waves.max(), -waves.min(), math.ceil(np.ptp(waves)) + 1)
+
+    @lru_cache
+    def equations(size: float) -> NormalEquations:
+        return few.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)[0]
 
     def missed(c: int, size: float) -> float:
-        (one,) = few.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)
-        return one.misfit(c, terms)
+        return equations(size).misfit(c, terms)
 
-    for c, found in enumerate(theta[len(terms) :].diagonal()):
-        without = equations.misfit(c, terms)
-        left = equations.unexplained(c, beside[c], theta[beside[c], c], 1 + found * size) if found > 0 else math.inf
-        pays = left < _HALVED * without
-        inertia.append(math.exp(least_near(partial(missed, c), math.log(found) + _NEAR)) if pays else 0.0)
+    for c in every:
+        pays = min(missed(c, size) for size in sizes) < _HALVED * missed(c, -math.inf)
+        inertia.append(math.exp(least_near(partial(missed, c), sizes)) if pays else 0.0)
     return families.with_inertia(inertia)
 
 

@@ -249,8 +249,8 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
                      spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
-                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = (),
-                     inertia: bool = False) -> list[NormalEquations]:
+                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()
+                     ) -> list[NormalEquations]:
     """Equations of terms along trajectories: codes (S, T, C, K) on harmonics, variances (S, C, K), times t (S, T).
 
     The outer intervals, where splines are poor, are left out if there are enough. kinds: True for changes from the mean
@@ -258,20 +258,20 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     variance of codes that points determine; shells with small shares have no weight. rows: number of harmonics as test
     functions, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of all intervals in place of splines.
     rates: channels whose equations are of second order, in values and these rates; others then have the same test
-    functions. inertia: whether the Laplacians of the changes of each channel are further columns, after the terms.
+    functions.
     """
     library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
     shell = library.shells(rows)
     folds = min(folds, trajectories)
-    size, groups = len(terms) + inertia * channels, shell.max() + 1
+    size, groups = len(terms), shell.max() + 1
     every = [(np.zeros((folds, groups, size, size)), np.zeros((folds, groups, size, channels)),
               np.zeros((folds, groups, channels)), np.zeros((folds, groups))) for _ in kinds]
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, kinds, list(rates), first, last, shell, inertia)
+    own = partial(_sums, library, kinds, list(rates), first, last, shell)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, found in enumerate(team.map(own, given)):
         for one, parts in zip(every, found, strict=True):
@@ -289,7 +289,7 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
 
 
 def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,
-          inertia: bool, given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
+          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes
     and codes at nodes."""
     steps, result = _equations(library, *given[:2], first, last, len(shell), given[2], rates), []
@@ -298,8 +298,7 @@ def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int,
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in steps)
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
-        bent = -changes * library.eigenvalues[: len(shell)].numpy()
-        result.append(by_shells(np.concatenate([integrals, bent], 1) if inertia else integrals, changes, shell))
+        result.append(by_shells(integrals, changes, shell))
     return result
 
 
