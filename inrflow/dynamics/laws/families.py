@@ -267,7 +267,9 @@ def rollout_regression(encoded: EncodedData, law: Law, families: Families) -> It
 
     def starts() -> Iterator[tuple[list[SparseLaw], list[list[int]]]]:
         yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        yield from sorted(zip(some.sparse_laws(terms, each), each, strict=True), key=lambda start: start[0][0][-1])
+        (equations,) = some.equations(terms)
+        every = ((sparse_laws(equations, active, len(terms)), active) for active in each)
+        yield from sorted(every, key=lambda start: start[0][0][-1])
 
     for solved, active in starts():
         before = np.inf
@@ -276,7 +278,8 @@ def rollout_regression(encoded: EncodedData, law: Law, families: Families) -> It
             paths = None if one is None else node_rollouts(one, t, states, number)
             if paths is None:
                 break
-            (solved,) = some.sparse_laws(terms, [active], paths=paths)
+            (equations,) = some.equations(terms, paths=paths)
+            solved = sparse_laws(equations, active, len(terms))
             if solved[0][-1] < least:
                 least, best = solved[0][-1], [replace(law, theta=theta, std=std) for _, theta, std, _ in solved]
             yield best

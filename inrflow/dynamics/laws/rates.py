@@ -93,8 +93,8 @@ def on_rotating_sphere(families: Families, carriers: Sequence[int]) -> Families:
 
 
 def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
-    """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia (among
-    inverse eigenvalues of the harmonics) with the least misfit of all terms, 0 where this does not halve it."""
+    """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia with
+    the least misfit of all terms, among inverse eigenvalues of harmonics; 0 where this does not halve it."""
     few, every, inertia = encoded.some(_FEW_TRAJECTORIES), range(encoded.states.shape[2]), list[float]()
     if "transport" in families.terms and encoded.domain.dimensions < 3 and not encoded.domain.curved:
         more = slope_fluxes(len(every), (0,)) if encoded.domain.dimensions == 1 else [

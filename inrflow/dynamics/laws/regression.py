@@ -79,6 +79,12 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
+    def extrapolated(self, noisier: Sequence[NormalEquations]) -> NormalEquations:
+        """Equations of codes without errors, from `noisier` ones, whose errors have twice the variance (SIMEX, Cook and
+        Stefanski 1994); squared changes keep their noise, by which supports are chosen."""
+        return replace(self, **{name: 2 * getattr(self, name) - np.mean([getattr(one, name) for one in noisier], 0)
+                                for name in ("gram", "right")})
+
     @cached_property
     def folded(self) -> NormalEquations:
         """Equations whose folds are trajectories, summed over those that are left out together."""
@@ -241,7 +247,7 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
     """Sums of squared residuals (L,), from normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
     whole = np.zeros(gram.shape[-1])
     whole[active] = theta
-    size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2)) @ np.abs(whole)
+    size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2).clip(0)) @ np.abs(whole)
     rounding = np.finfo(float).eps * size**2  # dominates where huge coefficients cancel
     return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, np.where(
         rounding > _ROUNDING * total, rounding, 0.0))
@@ -257,35 +263,31 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     of a trajectory, in which noise of codes enters once, False for those between frames. known (C, K): shares of the
     variance of codes that points determine; shells with small shares have no weight. rows: number of harmonics as test
     functions, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of all intervals in place of splines.
-    rates: channels whose equations are of second order, in values and these rates; others then have the same test
-    functions.
+    rates: channels with equations of second order, in values and these rates; others have the same test functions.
     """
     library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
     shell = library.shells(rows)
-    folds = min(folds, trajectories)
-    size, groups = len(terms), shell.max() + 1
-    every = [(np.zeros((folds, groups, size, size)), np.zeros((folds, groups, size, channels)),
-              np.zeros((folds, groups, channels)), np.zeros((folds, groups))) for _ in kinds]
-    first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
-    if paths is not None:
-        first, last = 0, times - 1
+    each, j = (min(folds, trajectories), int(shell.max()) + 1), len(terms)
+    every = [(np.zeros((*each, j, j)), np.zeros((*each, j, channels)), np.zeros((*each, channels)), np.zeros(each))
+             for _ in kinds]
+    whole = paths is not None or times < 5
+    first, last = (0, times - 1) if whole else (2, times - 3) if times >= 8 else (1, times - 2)
     own = partial(_sums, library, kinds, list(rates), first, last, shell)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, found in enumerate(team.map(own, given)):
         for one, parts in zip(every, found, strict=True):
             for sums, part in zip(one, parts, strict=True):
-                sums[s % folds] += part
+                sums[s % each[0]] += part
     short = codes[..., :rows]
     missed = _left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
     size = short.var((0, 1))  # a constant that all frames share says nothing about the waves of its shell
     share, energy, noise, start = (of_shells(a, shell) for a in (known * size, size, spread.mean(0), missed))
     share = share / np.maximum(energy, 1e-300)
     noise = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, noise)
-    times_noise = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
-    return [NormalEquations(*sums, start, factor * noise, energy)
-            for sums, factor in zip(every, times_noise, strict=True)]
+    factors = [1 if cumulative else 6 if rates else 2 for cumulative in kinds]
+    return [NormalEquations(*sums, start, factor * noise, energy) for sums, factor in zip(every, factors, strict=True)]
 
 
 def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,

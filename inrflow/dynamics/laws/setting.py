@@ -16,7 +16,7 @@ from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Re
 from inrflow.dynamics.laws.law import Law, max_norm
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.rate_solver import rates_between
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, normal_equations, sparse_laws
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.conditions import conditions, leaky, steady
 from inrflow.encoding.harmonic_codes import (
@@ -352,15 +352,15 @@ class EncodedData:
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
-        """Normal equations of terms, as `normal_equations` returns them, of changes between frames by default."""
-        return normal_equations(terms, self.codes.harmonics, self.train.t, self.states, self.spread, self.known, kinds,
-                                folds, **further)
+        """Results of `normal_equations`, of changes between frames by default, extrapolated to codes without noise."""
+        def own(error: np.ndarray | float = 0.0) -> list[NormalEquations]:
+            return normal_equations(terms, self.codes.harmonics, self.train.t, self.states + error, self.spread,
+                                    self.known, kinds, folds, **further)
 
-    def sparse_laws(self, terms: Sequence[Term | Sine], families: Sequence[list[list[int]]], **further: Any
-                    ) -> list[list[SparseLaw]]:
-        """Sparse laws of several sizes, as `sparse_laws` returns them, for the active terms of each family."""
-        (equations,) = self.equations(terms, **further)
-        return [sparse_laws(equations, active, len(terms)) for active in families]
+        if not np.any(self.train.noise) or further.get("paths") is not None:
+            return own()
+        error = np.sqrt(self.spread)[:, None] * np.random.default_rng(0).standard_normal(self.states.shape)
+        return [one.extrapolated(noisier) for one, *noisier in zip(own(), own(error), own(-error), strict=True)]
 
 
 def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,

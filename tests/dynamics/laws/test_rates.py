@@ -142,11 +142,18 @@ def test_the_inertia_of_long_waves_is_found() -> None:
         return np.asarray(np.fft.ifft(-k / (1 - k**2) * np.fft.fft(u + u**2 / 2)).real.ravel())
 
     u = solve_ivp(rate, (0, t[-1]), starts.ravel(), t_eval=t, rtol=1e-9, atol=1e-9).y.T.reshape(9, 12, n).swapaxes(0, 1)
-    law = fit_law(t, 20 * np.arange(n)[:, None] / n, u[..., None], Box([0.0], [20.0], ["periodic"]), seconds=3)
+    x, circle = 20 * np.arange(n)[:, None] / n, Box([0.0], [20.0], ["periodic"])
+    law = fit_law(t, x, u[..., None], circle, seconds=3)
     assert [term.inertia for term in law.terms] == [pytest.approx(1.0, rel=2e-3)] * len(law.terms)
     line = law.written(["u"])[0]
     assert line.startswith("(1 - ") and " lap) du/dt = " in line and "u du/dx" in line
     assert Term.from_state(law.terms[0].state()) == law.terms[0]
+    noise = 0.05 * u.std()
+    data = replace(Data.of(t, x, (u + noise * random.standard_normal(u.shape))[..., None]), noise=np.array([noise**2]))
+    codes = fit_codes(circle.harmonics(25), data.x, data.u)
+    encoded = EncodedData(circle, NATURAL, codes, data, *encode(codes, data))
+    found = with_best_inertia(encoded, Families(basic_terms(1, 1)))
+    assert found.inertia == (pytest.approx(1.0, rel=0.05),)
 
 
 def test_channels_have_inertia_of_their_own() -> None:
