@@ -229,12 +229,12 @@ class LawSearch:
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
-            if self.noiseless and not self.several:
+            if not self.several:
                 further = iter(self._promising(one for one in further if on(pause)))
             for one in further:
                 if on(pause) and (its := pays(one, self.after_transients, share)):
                     found.append(its)
-                    if its[0] < _POLYNOMIAL:
+                    if its[0] < (_POLYNOMIAL if self.noiseless else _PAYS * least):
                         break
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
             while wider:
@@ -311,9 +311,9 @@ class LawSearch:
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _promising(self, every: Iterable[Families]) -> list[Families]:
-        """Families that may explain more than the first ones, the likeliest first."""
+        """Families that may explain more than the first ones, the likeliest first; all of them where noise hides it."""
         missed = sorted(((self._missed(one), one) for one in every), key=lambda pair: pair[0])
-        most = _MAY * self._missed(self.families) if missed else 0.0
+        most = _MAY * self._missed(self.families) if missed and self.noiseless else math.inf
         return [one for left, one in missed if left < most]
 
     def _missed(self, families: Families | None) -> float:
