@@ -22,6 +22,7 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.effort import effort
+from inrflow.numerics.moments import mostly_signal, scaled, solved_moments
 from inrflow.numerics.team import team
 
 FOLDS = 4
@@ -79,11 +80,16 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
-    def extrapolated(self, noisier: Sequence[NormalEquations]) -> NormalEquations:
-        """Equations of codes without errors, from `noisier` ones, whose errors have twice the variance (SIMEX, Cook and
-        Stefanski 1994); squared changes keep their noise, by which supports are chosen."""
-        return replace(self, **{name: 2 * getattr(self, name) - np.mean([getattr(one, name) for one in noisier], 0)
-                                for name in ("gram", "right")})
+    def extrapolated(self, some: NormalEquations, noisier: Sequence[NormalEquations]) -> NormalEquations:
+        """Equations of codes without errors, from those of some trajectories and `noisier` ones, whose errors have twice
+        the variance (SIMEX, Cook and Stefanski 1994). Terms that are mostly noise keep it, and so do squared changes,
+        by which supports are chosen."""
+        share = (self.count / some.sums[3])[..., None, None]
+        gram, right = (share * (np.mean([getattr(one, name) for one in noisier], (0, 1)) - getattr(some, name).sum(0))
+                       for name in ("gram", "right"))
+        weights = (1 / np.maximum(self.start, self.least + 1e-300)).mean(1)
+        kept = mostly_signal(*(np.tensordot(weights, one.sum(0), 1) for one in (self.gram, gram)))
+        return replace(self, gram=self.gram - kept.T @ gram @ kept, right=self.right - kept.T @ right)
 
     @cached_property
     def folded(self) -> NormalEquations:
@@ -114,7 +120,7 @@ class NormalEquations:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
         gram, right, _, _ = self.sums
         effort.add(2 * len(active) ** 3, gram.size, _SOLVED)
-        return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
+        return solved_moments(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
                        self._ridges[active])
 
     @property
@@ -208,7 +214,7 @@ class NormalEquations:
         totals, count = self.total[:, :, c] @ weights, float(self.count.sum())
         gram, right = (np.concatenate([own.sum(0) - self._folds_left_out * own, own.sum(0)[None]])
                        for own in (grams, rights))  # all folds but one, then all
-        scale, gram, right = _scaled(gram, right, self._ridges[every])
+        scale, gram, right = scaled(gram, right, self._ridges[every])
         effort.add(2 * len(gram) * len(kept) ** 2 * len(every), calls=_SOLVED)
         cross = gram[:, :few, few:]  # the terms `kept` are eliminated first, once
         inner = np.linalg.solve(gram[:, few:, few:], np.concatenate([cross.mT, right[:, few:, None]], 2))
@@ -226,20 +232,6 @@ class NormalEquations:
                 return path
             costs = theta[-1, left] ** 2 / np.maximum(np.diag(inverse[-1]), 1e-300)
             left = np.delete(left, int(costs.argmin()))
-
-
-def _scaled(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scales (..., J) of normal equations with the diagonal one, and these equations, with ridges."""
-    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    return scale, gram / (scale[..., None] * scale[..., None, :]) + np.diag(ridges), right / scale
-
-
-def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
-    scale, scaled, right = _scaled(gram, right, ridges)
-    inverse = np.linalg.inv(scaled)
-    return (inverse @ right[..., None])[..., 0] / scale, inverse / (scale[..., None] * scale[..., None, :])
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray

@@ -314,7 +314,6 @@ def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class EncodedData:
     """Training data of laws: codes ("states") (S, T, C, K) of `train`, and their variances ("spread") (S, C, K)."""
-
     domain: Domain
     boundary: str
     codes: HarmonicCodes
@@ -352,15 +351,16 @@ class EncodedData:
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
-        """Results of `normal_equations`, of changes between frames by default, extrapolated to codes without noise."""
-        def own(error: np.ndarray | float = 0.0) -> list[NormalEquations]:
-            return normal_equations(terms, self.codes.harmonics, self.train.t, self.states + error, self.spread,
-                                    self.known, kinds, folds, **further)
-
+        """Results of `normal_equations`, by default of changes between frames; extrapolated to codes without noise."""
+        own = partial(normal_equations, terms, self.codes.harmonics, kinds=kinds, **further)
+        equations = own(t=self.train.t, codes=self.states, spread=self.spread, known=self.known, folds=folds)
         if not np.any(self.train.noise) or further.get("paths") is not None:
-            return own()
-        error = np.sqrt(self.spread)[:, None] * np.random.default_rng(0).standard_normal(self.states.shape)
-        return [one.extrapolated(noisier) for one, *noisier in zip(own(), own(error), own(-error), strict=True)]
+            return equations
+        few = self.some(_JUDGES)
+        own = partial(own, t=few.train.t, spread=few.spread, known=few.known, folds=1)
+        error = np.sqrt(few.spread)[:, None] * np.random.default_rng(0).standard_normal(few.states.shape)
+        each = zip(equations, *(own(codes=few.states + one) for one in (0.0, error, -error)), strict=True)
+        return [one.extrapolated(some, noisier) for one, some, *noisier in each]
 
 
 def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
