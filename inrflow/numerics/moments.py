@@ -33,7 +33,9 @@ def mostly_signal(moments: np.ndarray, noise: np.ndarray) -> np.ndarray:
     that are nearly zero or negative (Fuller, Measurement Error Models, 1987, 2.5).
     """
     scale, unit, _ = scaled(moments, np.zeros(len(moments)))
-    root = np.linalg.cholesky(unit)
-    shares, vectors = np.linalg.eigh(np.linalg.solve(root, np.linalg.solve(root, noise / np.outer(scale, scale)).T))
+    sizes, axes = np.linalg.eigh(unit)
+    sizes = np.sqrt(np.maximum(sizes, _RIDGE * sizes[-1]))
+    whitened = (axes / sizes).T @ (noise / np.outer(scale, scale)) @ (axes / sizes)
+    shares, vectors = np.linalg.eigh((whitened + whitened.T) / 2)
     signal = vectors[:, shares < _MOSTLY]
-    return np.asarray(np.linalg.solve(root.T * scale, signal) @ (signal.T @ root.T * scale))
+    return np.asarray(((axes / sizes) @ signal / scale[:, None]) @ (signal.T @ (axes * sizes).T * scale))

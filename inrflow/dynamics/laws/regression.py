@@ -81,9 +81,9 @@ class NormalEquations:
                                 for name in ("gram", "right", "total", "count")})
 
     def extrapolated(self, some: NormalEquations, noisier: Sequence[NormalEquations]) -> NormalEquations:
-        """Equations of codes without errors, from those of some trajectories and `noisier` ones, whose errors have twice
-        the variance (SIMEX, Cook and Stefanski 1994). Terms that are mostly noise keep it, and so do squared changes,
-        by which supports are chosen."""
+        """Equations of codes without errors, from those of some trajectories and `noisier` ones, whose errors have
+        twice the variance (SIMEX, Cook and Stefanski 1994). Terms that are mostly noise keep it, and so do squared
+        changes, by which supports are chosen."""
         share = (self.count / some.sums[3])[..., None, None]
         gram, right = (share * (np.mean([getattr(one, name) for one in noisier], (0, 1)) - getattr(some, name).sum(0))
                        for name in ("gram", "right"))
