@@ -13,7 +13,7 @@ def test_combinations_without_signal_are_left_out() -> None:
     signal, errors = mixed.T @ np.diag([4.0, 0.01, 0.0]) @ mixed, 0.1 * np.eye(3)
     kept = mostly_signal(signal + errors, errors)
     np.testing.assert_allclose(kept @ kept, kept, atol=1e-9)
-    np.testing.assert_allclose(np.linalg.eigvalsh((kept.T @ errors @ kept))[:2], 0.0, atol=1e-9)  # one is kept
+    np.testing.assert_allclose(np.linalg.eigvalsh(kept.T @ errors @ kept)[:2], 0.0, atol=1e-9)  # one is kept
     shares = np.linalg.eigvals(np.linalg.solve(signal + errors, errors)).real
     largest = np.linalg.eig(np.linalg.solve(signal + errors, errors))[1][:, shares.argmin()].real
     np.testing.assert_allclose(kept @ largest, largest, atol=1e-9)

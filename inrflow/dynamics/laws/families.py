@@ -80,8 +80,9 @@ class Families:
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def beside(self, more: dict[str, list[Term]], combined: Sequence[tuple[str, ...]] = ()) -> Families:
-        """Families with further terms, all of them in each combination, by default of these families."""
-        return Families({**self.terms, **more}, tuple((*names, *more) for names in combined or self.combined))
+        """Families with further terms, all of them in each combination of these families, by default their own."""
+        known = (names for names in combined or self.combined if set(names) <= set(self.terms))
+        return Families({**self.terms, **more}, tuple((*names, *more) for names in known))
 
     def with_season(self, channels: int, harmonics: Harmonics) -> Families:
         """Families with forces of a season, whose cosine and sine are the channels after `channels` others."""
