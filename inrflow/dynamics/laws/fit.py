@@ -232,8 +232,9 @@ class LawSearch:
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
             if not self.several:
-                every = itertools.chain((one for one in further if on(pause)), () if self.noiseless else wider)
-                further = iter(self._promising(every))
+                until = pause if self.noiseless else (effort() + pause) / 2  # all of them are regressed then
+                every = itertools.chain(further, () if self.noiseless else wider)
+                further = iter(self._promising(one for one in every if on(until)))
             for one in further:
                 if on(pause) and (its := pays(one, self.after_transients, share)):
                     found.append(its)

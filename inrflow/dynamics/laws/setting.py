@@ -354,13 +354,14 @@ class EncodedData:
         """Results of `normal_equations`, by default of changes between frames; extrapolated to codes without noise."""
         own = partial(normal_equations, terms, self.codes.harmonics, kinds=kinds, **further)
         equations = own(t=self.train.t, codes=self.states, spread=self.spread, known=self.known, folds=folds)
-        if not np.any(self.train.noise) or further.get("paths") is not None:
+        if further.get("paths") is not None or not np.any(self.train.noise):
             return equations
         few = self.some(_JUDGES)
         own = partial(own, t=few.train.t, spread=few.spread, known=few.known, folds=1)
         error = np.sqrt(few.spread)[:, None] * np.random.default_rng(0).standard_normal(few.states.shape)
-        each = zip(equations, *(own(codes=few.states + one) for one in (0.0, error, -error)), strict=True)
-        return [one.extrapolated(some, noisier) for one, some, *noisier in each]
+        some = equations if len(few.states) == len(self.states) else own(codes=few.states)
+        each = zip(equations, some, own(codes=few.states + error), own(codes=few.states - error), strict=True)
+        return [one.extrapolated(own, noisier) for one, own, *noisier in each]
 
 
 def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
