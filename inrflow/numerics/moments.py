@@ -1,28 +1,11 @@
-"""Moments of variables, as of normal equations: scaled solutions, and the part that is not noise."""
+"""Second moments of variables with errors: the combinations of these that are mostly signal."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _MOSTLY = 0.5  # largest share of noise
-_RIDGE = 1e-13  # relative to the diagonal
-
-
-def scaled(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray | float = _RIDGE
-           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scales (..., J) of normal equations with the diagonal one, and these equations, with ridges."""
-    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    shift = np.broadcast_to(ridges, diagonal.shape[-1:])
-    return scale, gram / (scale[..., None] * scale[..., None, :]) + np.diag(shift), right / scale
-
-
-def solved_moments(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray | float = _RIDGE
-                   ) -> tuple[np.ndarray, np.ndarray]:
-    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
-    scale, unit, right = scaled(gram, right, ridges)
-    inverse = np.linalg.inv(unit)
-    return (inverse @ right[..., None])[..., 0] / scale, inverse / (scale[..., None] * scale[..., None, :])
+_ROUNDING = 1e-13  # least eigenvalue, relative to the largest
 
 
 def mostly_signal(moments: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -32,9 +15,9 @@ def mostly_signal(moments: np.ndarray, noise: np.ndarray) -> np.ndarray:
     eigenvectors of both: to subtract the noise from others, whose signal its sampling error hides, would leave moments
     that are nearly zero or negative (Fuller, Measurement Error Models, 1987, 2.5).
     """
-    scale, unit, _ = scaled(moments, np.zeros(len(moments)))
-    sizes, axes = np.linalg.eigh(unit)
-    sizes = np.sqrt(np.maximum(sizes, _RIDGE * sizes[-1]))
+    scale = np.sqrt(np.where(np.diag(moments) > 0, np.diag(moments), 1.0))
+    sizes, axes = np.linalg.eigh(moments / np.outer(scale, scale))
+    sizes = np.sqrt(np.maximum(sizes, _ROUNDING * sizes[-1]))
     whitened = (axes / sizes).T @ (noise / np.outer(scale, scale)) @ (axes / sizes)
     shares, vectors = np.linalg.eigh((whitened + whitened.T) / 2)
     signal = vectors[:, shares < _MOSTLY]

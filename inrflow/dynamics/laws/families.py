@@ -15,7 +15,7 @@ from inrflow.domains.transform import transform_of, varying
 from inrflow.dynamics.laws.contexts import LawsWithContexts, context_searches
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, sparse_laws, transient_frames
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, SparseLaw, left_out_frames, sparse_laws
 from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, EncodedData
 from inrflow.dynamics.laws.terms import (
     INVERSE,
@@ -48,6 +48,7 @@ _STEADY, _NOISE, _DIVERGENCE = 1e-3, 2.0, 1e-2  # bounds: change of means over o
 _TRAJECTORIES = 32  # most trajectories of a regression
 _PAYS, _FURTHER, _AGAIN = 0.5, 0.2, 2  # largest misfit over that without contexts, with fewer; repetitions
 _FITTED, _MOST_COLUMNS = 1e-6, 160  # misfit below which contexts suffice; most columns of repeated searches
+_FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # frames left at least; ratio of errors without a frame; trajectories
 _ALONG, _ROUNDS, _SETTLING = 16, 6, 0.9  # of `rollout_regression`: trajectories; rounds; largest ratio of misfits
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # integrator error there; misfit below which other families are not tried
 
@@ -252,6 +253,19 @@ def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[N
 def without_transients(encoded: EncodedData) -> EncodedData | None:
     """Training data without first frames in which fields settle within less than a gap; None if there are none."""
     return encoded.since(first) if (first := transient_frames(encoded.train.t, encoded.states)) else None
+
+
+def transient_frames(t: np.ndarray, codes: np.ndarray) -> int:
+    """Number of first frames of codes (S, T, C, K) that splines should leave out: where fields settle within less than
+    an interval, splines through them oscillate at later frames, too."""
+    some = slice(None, None, max(len(codes) // _LOOKED_AT, 1))
+    size, first, least = np.diff(codes, axis=1).var((0, 1, 3))[:, None] + 1e-300, 0, np.inf
+    while codes.shape[1] - first >= _FEWEST_FRAMES:
+        missed = float((left_out_frames(t[some], codes[some], first) / size).sum())
+        if not missed < _SETTLED * least:
+            return max(first - 1, 0)
+        first, least = first + 1, missed
+    return max(first - 1, 0)
 
 
 def rollout_regression(encoded: EncodedData, law: Law, families: Families) -> Iterator[list[Law]]:

@@ -7,7 +7,6 @@ not resolve have large residuals and small weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,13 +21,12 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.effort import effort
-from inrflow.numerics.moments import mostly_signal, scaled, solved_moments
+from inrflow.numerics.moments import mostly_signal
 from inrflow.numerics.team import team
 
 FOLDS = 4
 _LEAST_FREE = 0.05  # least share of equations in excess of unknowns
 _ORDER = 5  # of splines in time
-_FEWEST_FRAMES, _SETTLED, _LOOKED_AT = 6, 0.1, 8  # frames left at least; ratio of errors without a frame; trajectories
 _LEFT_OUT, _AROUND = 16, 24  # most frames left out; frames on both sides, whose weights halve from each to the next
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose cross-validated
 # misfit exceeds the least by at most these shares of the least, and of what terms explain at all
@@ -53,8 +51,8 @@ class NormalEquations:
 
     gram (F, L, J, J), right (F, L, J, C), total (F, L, C): squared changes, count (F, L): equations. start, least
     (L, C): initial variances of residuals, and those due to the uncertainty of codes, as lower bounds. energy (L, C):
-    variances of codes. ridge: a number or (J,), relative to the diagonal. noise (L, C) or 0: variances of residuals, not of
-    changes that are unexplained.
+    variances of codes. ridge: a number or (J,), relative to the diagonal. noise (L, C) or 0: variance of residuals that
+    no law explains.
     """
 
     gram: np.ndarray
@@ -124,7 +122,7 @@ class NormalEquations:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
         gram, right, _, _ = self.sums
         effort.add(2 * len(active) ** 3, gram.size, _SOLVED)
-        return solved_moments(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
+        return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
                        self._ridges[active])
 
     @property
@@ -220,7 +218,7 @@ class NormalEquations:
         totals, count = self.total[:, :, c] @ weights, float(self.count.sum())
         gram, right = (np.concatenate([own.sum(0) - self._folds_left_out * own, own.sum(0)[None]])
                        for own in (grams, rights))  # all folds but one, then all
-        scale, gram, right = scaled(gram, right, self._ridges[every])
+        scale, gram, right = _scaled(gram, right, self._ridges[every])
         effort.add(2 * len(gram) * len(kept) ** 2 * len(every), calls=_SOLVED)
         cross = gram[:, :few, few:]  # the terms `kept` are eliminated first, once
         inner = np.linalg.solve(gram[:, few:, few:], np.concatenate([cross.mT, right[:, few:, None]], 2))
@@ -238,6 +236,20 @@ class NormalEquations:
                 return path
             costs = theta[-1, left] ** 2 / np.maximum(np.diag(inverse[-1]), 1e-300)
             left = np.delete(left, int(costs.argmin()))
+
+
+def _scaled(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scales (..., J) of normal equations with the diagonal one, and these equations, with ridges."""
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    return scale, gram / (scale[..., None] * scale[..., None, :]) + np.diag(ridges), right / scale
+
+
+def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solutions (..., J) of normal equations with the diagonal scaled to one, and inverse matrices (..., J, J)."""
+    scale, scaled, right = _scaled(gram, right, ridges)
+    inverse = np.linalg.inv(scaled)
+    return (inverse @ right[..., None])[..., 0] / scale, inverse / (scale[..., None] * scale[..., None, :])
 
 
 def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
@@ -279,7 +291,7 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
             for sums, part in zip(one, parts, strict=True):
                 sums[s % each[0]] += part
     short = codes[..., :rows]
-    missed = _left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
+    missed = left_out_frames(t, short) if times >= 4 else np.diff(short, axis=1).var((0, 1))  # (C, K), of splines
     size = short.var((0, 1))  # a constant that all frames share says nothing about the waves of its shell
     share, energy, noise, start = (of_shells(a, shell) for a in (known * size, size, spread.mean(0), missed))
     share = share / np.maximum(energy, 1e-300)
@@ -369,7 +381,7 @@ def sparse_laws(equations: NormalEquations, active: Sequence[list[int]], count: 
     return result
 
 
-def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.ndarray:
+def left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.ndarray:
     """Mean squared errors (C, K) of splines, through frames from `first` on, at inner frames that they leave out."""
     times, errors = codes.shape[1], []
     order = spline_order(times - first - 1)
@@ -378,19 +390,6 @@ def _left_out_frames(t: np.ndarray, codes: np.ndarray, first: int = 0) -> np.nda
         errors.append(np.mean([(make_interp_spline(time[rest], path[rest], k=order, axis=0)(time[n]) - path[n]) ** 2
                                for time, path in zip(t, codes, strict=True)], 0))
     return np.asarray(np.mean(errors, 0))
-
-
-def transient_frames(t: np.ndarray, codes: np.ndarray) -> int:
-    """Number of first frames of codes (S, T, C, K) that splines should leave out: where fields settle within less than
-    an interval, splines through them oscillate at later frames, too."""
-    some = slice(None, None, max(len(codes) // _LOOKED_AT, 1))
-    size, first, least = np.diff(codes, axis=1).var((0, 1, 3))[:, None] + 1e-300, 0, math.inf
-    while codes.shape[1] - first >= _FEWEST_FRAMES:
-        missed = float((_left_out_frames(t[some], codes[some], first) / size).sum())
-        if not missed < _SETTLED * least:
-            return max(first - 1, 0)
-        first, least = first + 1, missed
-    return max(first - 1, 0)
 
 
 def spline_order(points: int) -> int:

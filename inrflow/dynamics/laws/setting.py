@@ -291,9 +291,8 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
 def determined_shares(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
     """Shares (C, K) of the prior variance of codes that points determine, from posterior variances (S, C, K). Zero for
     steady modes and for higher modes of flows, whose equations lack transport by truncated modes."""
-    known = 1 - spread.mean(0) / codes.variance
-    if codes.harmonics.allowed is not None:
-        known = known * codes.harmonics.allowed
+    allowed = 1.0 if codes.harmonics.allowed is None else codes.harmonics.allowed
+    known = allowed * (1 - spread.mean(0) / codes.variance)
     if codes.harmonics.components > 1:
         known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
     known[:, codes.harmonics.count - codes.harmonics.steady :] = 0.0

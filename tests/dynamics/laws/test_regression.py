@@ -12,8 +12,8 @@ from inrflow.domains import Box
 from inrflow.dynamics.laws.fit import fit_law
 from inrflow.dynamics.laws.regression import (
     NormalEquations,
-    _left_out_frames,
     _squares,
+    left_out_frames,
     normal_equations,
     sparse_laws,
 )
@@ -170,7 +170,7 @@ def test_errors_of_splines_of_many_frames_are_those_of_all_of_them_from_a_few() 
     path = np.sin(0.5 * t[:, None] * (1 + np.arange(3)) + np.arange(3))
     each = [(make_interp_spline(np.delete(t, n), np.delete(path, n, 0), k=5)(t[n]) - path[n]) ** 2
             for n in range(40, 80)]
-    assert _left_out_frames(t[None], path[None, :, None])[0] == pytest.approx(np.mean(each, 0), rel=0.2)
+    assert left_out_frames(t[None], path[None, :, None])[0] == pytest.approx(np.mean(each, 0), rel=0.2)
 
 
 def test_a_channel_of_one_value_does_not_keep_others_from_their_law() -> None:
