@@ -209,10 +209,9 @@ class LawSearch:
         found.append(self._regressed(families))
         least = found[0][0]
 
-        def pays(one: Families | None, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
-            terms = (one or families).all_terms
-            few = len(terms) < _FEW_MORE * len(families.all_terms)
-            may = not self.several or few or misfit_of_all(encoded, terms) < share * least  # as it is slow
+        def pays(one: Families, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
+            few = len(one.all_terms) < _FEW_MORE * len(families.all_terms)
+            may = not self.several or few or misfit_of_all(encoded, one.all_terms) < share * least  # as it is slow
             return its if may and (its := self._regressed(one, encoded))[0] < share * least else None
 
         if least > _POLYNOMIAL and (calm := without_transients(encoded)) is not None and (its := pays(families, calm)):
@@ -226,19 +225,15 @@ class LawSearch:
 
         with suppress(ValueError):  # or LinAlgError: families before it are kept
             drags = (one for one in families.later if "drag" in one.terms)  # small terms of otherwise exact laws
-            further: Iterator[Families | None] = drags if least < _POLYNOMIAL else families.further(encoded)
-            further = iter(()) if self.period else further
+            further = iter(() if self.period else drags if least < _POLYNOMIAL else families.further(encoded))
             if self.many and wider and least > _UNEXPLAINED:  # each takes long; this one is the likeliest
                 found.append(self._regressed(wider.pop(0)))
             share = _PAYS if self.noiseless else math.inf  # forecasts decide, as misfits of noise are all alike
             if not self.several:
-                until = pause if self.noiseless else (effort() + pause) / 2  # all of them are regressed then
-                every = itertools.chain(further, () if self.noiseless else wider)
-                further = iter(self._promising(one for one in every if on(until)))
+                further = iter(self._promising(one for one in further if on(pause)))
             for one in further:
                 if on(pause) and (its := pays(one, self.after_transients, share)):
                     found.append(its)
-                    wider[:] = [other for other in wider if other is not one]
                     if its[0] < (_POLYNOMIAL if self.noiseless else _PAYS * least):
                         break
             later = len(by_place[1:]) if self.several else 0  # where little is explained, second order is likelier
@@ -315,7 +310,7 @@ class LawSearch:
         laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
-    def _promising(self, every: Iterable[Families | None]) -> list[Families | None]:
+    def _promising(self, every: Iterable[Families]) -> list[Families]:
         """Families that may explain more than the first ones, the likeliest first; all of them where noise hides it."""
         missed = sorted(((self._missed(one), one) for one in every), key=lambda pair: (
             pair[0] if self.noiseless else round(math.log2(pair[0] + 1e-99))))
