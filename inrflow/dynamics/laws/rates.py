@@ -34,7 +34,7 @@ from inrflow.numerics.effort import effort
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # most codes of values with rates of all channels, or of some
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # most trajectories of a regression
-_FEW_TRAJECTORIES, _ACCURATE = 8, 1e-4  # trials of an inertia: trajectories; error of a logarithm
+_FEW, _STEP, _ACCURATE = 6, 1.5, 1e-4  # trials of an inertia: trajectories; logarithm's step and error
 _HALVED = 0.5  # most misfit with an inertia, over that without
 _WORTH = 0.1  # log misfit that a term must save
 _UNEXPLAINED = 1e-2  # misfit above which coefficients that vary in space are tried
@@ -95,25 +95,26 @@ def on_rotating_sphere(families: Families, carriers: Sequence[int]) -> Families:
 def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
     """The families, with J(a, lap b) in the plane or fluxes by slopes on a line, and for each channel the inertia with
     the least misfit of all terms, among inverse eigenvalues of harmonics; 0 where this does not halve it."""
-    few, every, inertia = encoded.some(_FEW_TRAJECTORIES), range(encoded.states.shape[2]), list[float]()
+    every, inertia = range(encoded.states.shape[2]), list[float]()
     if "transport" in families.terms and encoded.domain.dimensions < 3 and not encoded.domain.curved:
         more = slope_fluxes(len(every), (0,)) if encoded.domain.dimensions == 1 else [
             Term.jacobian(a, b, 0, OF_LAP) for a in every for b in every]
         families = replace(families, terms={**families.terms, "transport": families.terms["transport"] + more})
-    waves, terms = few.codes.harmonics.eigenvalues, [*range(len(families.all_terms))]
+    waves, terms = encoded.codes.harmonics.eigenvalues, [*range(len(families.all_terms))]
     waves = np.log(waves[waves > CONSTANT * waves.max()])
-    sizes = np.linspace(-waves.max(), -waves.min(), math.ceil(np.ptp(waves)) + 1)
+    sizes = np.linspace(-waves.max(), -waves.min(), math.ceil(np.ptp(waves) / _STEP) + 1)
 
     @lru_cache
-    def equations(size: float) -> NormalEquations:
-        return few.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)[0]
+    def equations(trajectories: int, size: float) -> NormalEquations:
+        some = encoded.some(trajectories)
+        return some.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)[0]
 
-    def missed(c: int, size: float) -> float:
-        return equations(size).misfit(c, terms)
+    def missed(c: int, trajectories: int, size: float) -> float:
+        return equations(trajectories, size).misfit(c, terms)
 
     for c in every:
-        pays = min(missed(c, size) for size in sizes) < _HALVED * missed(c, -math.inf)
-        inertia.append(math.exp(least_near(partial(missed, c), sizes)) if pays else 0.0)
+        pays = min(missed(c, _FEW, size) for size in sizes) < _HALVED * missed(c, _FEW, -math.inf)
+        inertia.append(math.exp(least_near(partial(missed, c, _TRAJECTORIES), sizes)) if pays else 0.0)
     return families.with_inertia(inertia)
 
 
