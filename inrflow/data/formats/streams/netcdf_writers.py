@@ -58,13 +58,16 @@ class NetcdfWriter(TableWriter):
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         import h5netcdf
 
+        from inrflow import __version__
+
         grid = self._grid = None if grid is None or not grid.axes else grid  # without axes it is only a mesh
         self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
         known = {} if grid is None else grid.attributes
         facts = dict(known.get("", {}))
-        history = f"{facts.pop('history', '')}\npredicted by inrflow".strip()
+        run = f" from the run {self.run}" if self.run else ""
+        history = f"{facts.pop('history', '')}\npredicted by inrflow {__version__}{run}".strip()
         self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
         units = units_of_columns(self.description)
         axes = {} if grid is None else grid.axes
