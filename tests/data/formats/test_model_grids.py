@@ -161,6 +161,24 @@ def test_inspect_prints_a_command_that_reads_what_is_not_read_as_it_is(tmp_path)
     assert "next" not in rows and "data.read.select.plev=0` reads it" in rows["note"]
 
 
+def test_a_level_that_is_the_only_one_stays_a_dimension_of_the_answer(tmp_path):
+    lines = {"valid_time": DAYS[1], "pressure_level": [500.0], "latitude": [50.0, 40, 30], "longitude": np.arange(4.0)}
+    z = xarray.DataArray(np.random.default_rng(0).normal(size=(4, 1, 3, 4)).astype("f4"), lines, tuple(lines),
+                         attrs={"units": "m**2 s**-2", "standard_name": "geopotential"})
+    xarray.Dataset({"z": z}).to_netcdf(tmp_path / "era5.nc")
+    convert(tmp_path / "era5.nc", tmp_path / "data.h5")
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        about = file.description
+    table = read_points(tmp_path / "era5.nc", about)
+    write_points(tmp_path / "same.nc", table, {"z": np.arange(48, dtype="f4")}, about)
+    later = on_grid(table, np.array([96.0, 120.0]), about)
+    write_points(tmp_path / "later.nc", later, {"z_q50": np.zeros(24, "f4")}, about)
+    with xarray.open_dataset(tmp_path / "same.nc") as same, xarray.open_dataset(tmp_path / "later.nc") as new:
+        assert same["z"].dims == same["z_observed"].dims == new["z_q50"].dims == z.dims
+        np.testing.assert_array_equal(same["z_observed"], z)
+        assert same["z"].attrs == z.attrs and new["z_q50"].attrs["standard_name"] == "geopotential"
+
+
 def test_members_are_trajectories_in_observations_and_answers_too(tmp_path):
     lon, lat = np.arange(0.0, 360.0, 90.0), np.array([40.0, 0.0, -40.0])
     values = field(*np.meshgrid(lon, lat))

@@ -337,8 +337,9 @@ class NetcdfColumns(Columns):
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
-        stored = (v.dims for v in self._data.data_vars.values() if set(v.dims) == set(dims))
-        dims = next(stored, dims)  # results keep the order of the file's fields
+        stored = (v.dims for v in self._data.data_vars.values()
+                  if {dim for dim in v.dims if dim in dims or data.sizes[dim] > 1} == set(dims))
+        dims = next(stored, dims)  # results keep the order of the file's fields, also a level that is the only one
         sizes = tuple(self._data.sizes[dim] for dim in dims)
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
