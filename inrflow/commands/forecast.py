@@ -16,7 +16,7 @@ from inrflow.commands.query import WarningCollector, output_path_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
-from inrflow.data.calendar import dates_to_numbers, number_to_date, parse_units
+from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         asked = None if stations else _observed(str(given_places), about, read)
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
+    gridded, gathered, example = written.named_dimensions and not config.observed, WarningCollector(), ""
     with PointWriter(target, about, config.overwrite, given[-1], config.run) as writer:
         table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
         if table is not None:
@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> int:
             known = _places(frames, own, about, read.get("time"), config.points is None)
             if stations and own is None:
                 known = _named(known, stations, str(config.observations), about, read)
+            example = known.example
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, config, surrogate):
@@ -77,7 +78,8 @@ def run(arguments: list[str]) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    units = "UTC" if dates else None if written.named_dimensions else about.time_units
+    units = "UTC" if dates and (not example or is_zoned(example)) else None if dates or written.named_dimensions \
+        else about.time_units
     zone = f"; times are in {units}" if units else ""
     took = f"{time.perf_counter() - began:.3g} s"
     Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,

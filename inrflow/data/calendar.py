@@ -260,6 +260,11 @@ def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.
     return np.array([_written_as(example.strip(), text) for text in texts.tolist()], object) if example else texts
 
 
+def is_zoned(example: str) -> bool:
+    """Whether a date as text names its time zone."""
+    return _ZONE.search(example) is not None
+
+
 def _written_as(example: str, iso: str) -> str:
     """ISO date in UTC rewritten in the format of `example`: its order of day, month and year, its separator, no clock
     at midnight if it has none, and a time zone if it has one."""
@@ -276,8 +281,7 @@ def _written_as(example: str, iso: str) -> str:
         day_of = (f"{day}.{month}.{year}", "", f"{year}/{month}/{day}", f"{year}{month}{day}")[form]
     if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):
         return day_of
-    zone = _ZONE.search(example)
-    ending = "" if zone is None else "Z" if example[-1] in "Zz" else "+00:00"
+    ending = "" if not is_zoned(example) else "Z" if example[-1] in "Zz" else "+00:00"
     return f"{day_of}{'T' if re.search(r'[0-9]T[0-9]', example) else ' '}{clock}{ending}"
 
 
