@@ -14,6 +14,7 @@ from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
+from inrflow.errors import UserError
 from inrflow.numerics.components import block_map, groups_of
 from inrflow.numerics.effort import effort
 
@@ -41,9 +42,11 @@ class HarmonicCodes:
 
     def used(self, domain: Domain) -> tuple[Domain, int]:
         """The domain (for a box, the part that the used harmonics span) and the number of harmonics up to the last one
-        with a prior variance above rounding, complete eigenspaces included."""
+        with a prior variance above rounding, complete eigenspaces included. Raises UserError if none varies in time."""
         count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
         held = np.flatnonzero((self.variance[:, :count] > _NOTHING * self.variance.sum(1, keepdims=True)).any(0))
+        if not held.size:
+            raise UserError("no harmonic of the domain varies in time")
         domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
         up_to = harmonics.eigenvalues[:count] <= (1 + _TIE) * harmonics.eigenvalues[held.max()]
         return domain, int(up_to.sum()) + harmonics.steady
