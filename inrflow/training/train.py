@@ -203,4 +203,4 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
 
 def _words(row: Tried | None, other: Tried) -> str:
     """Description of a candidate relative to another one."""
-    return "" if row is None else row.candidate if row.recipe == other.recipe else row.recipe
+    return "" if row is None else row.candidate if row.recipe == other.recipe else f"{row.recipe} in the same forecasts"
