@@ -300,10 +300,10 @@ def _candidates(
     flown = LawRollouts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
     lines = _written(law, problem, groups)
-    terms = np.count_nonzero(law.theta)
-    run.log.say(f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): {terms} "
-                f"term{'s' * (terms != 1)}, {law.count} context{'s' * (law.count != 1)}, validation error "
-                f"{flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})")
+    terms, count = np.count_nonzero(law.theta), law.codes.harmonics.count
+    run.log.say(f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {terms} term{'' if terms == 1 else 's'}, "
+                f"{law.count} context{'' if law.count == 1 else 's'}, validation error {flown.error + rows:.2e} of the "
+                f"variance (harmonics alone {floor:.1e})")
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):
