@@ -164,14 +164,15 @@ def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
     from inrflow.config.resolve import is_sweep, resolve
     from inrflow.config.schema import SCHEMAS
-    from inrflow.runtime.run_files import model_file
+    from inrflow.runtime.run_files import MODEL_FILE, no_model
 
     if name == "train" and is_sweep(arguments):
         return  # each combination is checked before the first is trained
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         if getattr(settings, "run", None) is not None:
-            model_file(Path(settings.run))
+            if not (Path(settings.run) / MODEL_FILE).exists():
+                raise no_model(Path(settings.run))
         files = [item for item in arguments if "=" not in item]
         if name == "convert" and len(files) < 2:
             raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "

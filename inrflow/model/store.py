@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from inrflow.errors import UserError, first_line
 from inrflow.model.store_v1 import EARLIER, upgraded
-from inrflow.runtime.run_files import MODEL_FILE, model_file
+from inrflow.runtime.run_files import MODEL_FILE, no_model
 from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
 FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
@@ -122,7 +122,9 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
 
     Raises UserError where there is no finished model, or none that this version reads.
     """
-    path = model_file(Path(directory))
+    path = Path(directory) / MODEL_FILE
+    if not path.exists():
+        raise no_model(Path(directory))
     state, metadata = load_tensors(path)
     if not isinstance(state, dict) or not isinstance(metadata, dict):
         raise UserError(f"{path} is not a model that inrflow has saved; restore it or train again")

@@ -300,9 +300,9 @@ def _candidates(
     flown = LawRollouts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
     lines = _written(law, problem, groups)
-    terms, count = np.count_nonzero(law.theta), law.codes.harmonics.count
-    run.log.say(f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {terms} term{'' if terms == 1 else 's'}, "
-                f"{law.count} context{'' if law.count == 1 else 's'}, validation error {flown.error + rows:.2e} of the "
+    terms, codes = np.count_nonzero(law.theta), law.codes.harmonics.count
+    run.log.say(f"law on {codes} harmonics ({law.domain.kind}, {law.boundary}): {terms} term{'s'[:int(terms != 1)]}, "
+                f"{law.count} context{'s'[:int(law.count != 1)]}, validation error {flown.error + rows:.2e} of the "
                 f"variance (harmonics alone {floor:.1e})")
     if not np.isfinite(flown.error):
         return
