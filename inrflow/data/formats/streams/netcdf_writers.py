@@ -58,8 +58,6 @@ class NetcdfWriter(TableWriter):
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         import h5netcdf
 
-        from inrflow import __version__
-
         grid = self._grid = None if grid is None or not grid.axes else grid  # without axes it is only a mesh
         self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
@@ -67,7 +65,7 @@ class NetcdfWriter(TableWriter):
         known = {} if grid is None else grid.attributes
         facts = dict(known.get("", {}))
         run = f" from the run {self.run}" if self.run else ""
-        history = f"{facts.pop('history', '')}\npredicted by inrflow {__version__}{run}".strip()
+        history = f"{facts.pop('history', '')}\npredicted by inrflow{run}".strip()
         self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
         units = units_of_columns(self.description)
         axes = {} if grid is None else grid.axes
