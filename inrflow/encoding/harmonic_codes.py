@@ -27,8 +27,7 @@ _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics in a running mean of variances, and its
 _MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal groups of them are searched
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as zero
 _PROBES, _SLANT = 4, 1e-12  # random sums of columns in a test of orthogonality, and its tolerance
-_SVD = 8  # products of a decomposition, over those of a matrix times itself
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that are not independent at the points
+_SVD, _NO_RANK = 8, 1e-6  # products of an SVD over those of a square; ratio of singular values of dependent harmonics
 HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
 
 
