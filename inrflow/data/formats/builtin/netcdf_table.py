@@ -169,8 +169,10 @@ def _group_of_zarr(path: Path) -> str | None:
     import zarr
 
     with damage_as_user_error(path):
-        root = zarr.open_group(path, mode="r")
-        arrays = [name for name, item in root.members(max_depth=None) if isinstance(item, zarr.Array)]
+        arrays, groups = list[str](), [("", zarr.open_group(path, mode="r"))]
+        for inside, group in groups:  # as many as are found; zarr 2 and 3 have these methods alone in common
+            arrays += [f"{inside}{name}" for name in group.array_keys()]
+            groups += [(f"{inside}{name}/", group[name]) for name in group.group_keys()]
     held = sorted({name.rpartition("/")[0] for name in arrays})
     if "" in held or not held:
         return None
