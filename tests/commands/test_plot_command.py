@@ -19,6 +19,7 @@ def drawn(path):
 
 def test_pictures_of_a_run_show_forecasts_errors_and_training(tiny_run, elsewhere, inrflow_command, monkeypatch):
     monkeypatch.setattr("inrflow.plotting.animations._SMOOTH", 18)  # of 10 frames, and once between them
+    monkeypatch.setattr("inrflow.plotting.animations._DPI", 40)
     outcome = inrflow_command("plot", f"run={tiny_run.run}", "output=plots", "trajectory=1", "observe.frames=2",
                               "frames=3")
     assert outcome.code == 0, outcome.err
