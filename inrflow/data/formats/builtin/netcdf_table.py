@@ -169,7 +169,8 @@ def _group_of_zarr(path: Path) -> str | None:
     import zarr
 
     with damage_as_user_error(path):
-        arrays, groups = list[str](), [("", zarr.open_group(path, mode="r"))]
+        arrays, root = list[str](), zarr.open_group(path, mode="r")
+        groups: list[tuple[str, Any]] = [("", root)]
         for inside, group in groups:  # as many as are found; zarr 2 and 3 have these methods alone in common
             arrays += [f"{inside}{name}" for name in group.array_keys()]
             groups += [(f"{inside}{name}/", group[name]) for name in group.group_keys()]
