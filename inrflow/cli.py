@@ -162,16 +162,17 @@ def _require_folder() -> None:
 
 def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
-    from inrflow.commands.run_directory import require_run
     from inrflow.config.resolve import is_sweep, resolve
     from inrflow.config.schema import SCHEMAS
+    from inrflow.runtime.run_files import MODEL_FILE, no_model
 
     if name == "train" and is_sweep(arguments):
         return  # each combination is checked before the first is trained
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         if getattr(settings, "run", None) is not None:
-            require_run(settings.run)
+            if not (Path(settings.run) / MODEL_FILE).exists():
+                raise no_model(Path(settings.run))
         files = [item for item in arguments if "=" not in item]
         if name == "convert" and len(files) < 2:
             raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "

@@ -16,7 +16,7 @@ from inrflow.commands.query import WarningCollector, output_path_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
-from inrflow.data.calendar import dates_to_numbers, number_to_date, parse_units
+from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
@@ -24,6 +24,7 @@ from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_fo
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
+from inrflow.data.months import months_after
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import std_of_values
@@ -55,8 +56,8 @@ def run(arguments: list[str]) -> int:
         asked = None if stations else _observed(str(given_places), about, read)
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
-    with PointWriter(target, about, config.overwrite, given[-1]) as writer:
+    gridded, gathered, example = written.named_dimensions and not config.observed, WarningCollector(), ""
+    with PointWriter(target, about, config.overwrite, given[-1], config.run) as writer:
         table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
         if table is not None:
             writer.append(table, _of_grid(surrogate, table, observations, gathered))
@@ -67,6 +68,7 @@ def run(arguments: list[str]) -> int:
             known = _places(frames, own, about, read.get("time"), config.points is None)
             if stations and own is None:
                 known = _named(known, stations, str(config.observations), about, read)
+            example = known.example
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, config, surrogate):
@@ -76,7 +78,8 @@ def run(arguments: list[str]) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    units = "UTC" if dates else None if written.named_dimensions else about.time_units
+    units = "UTC" if dates and (not example or is_zoned(example)) else None if dates or written.named_dimensions \
+        else about.time_units
     zone = f"; times are in {units}" if units else ""
     took = f"{time.perf_counter() - began:.3g} s"
     Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
@@ -151,7 +154,7 @@ def _on_grid(
     asked: PointTable, observations: dict[int, Observations], until: float, every: float | None, surrogate: Surrogate
 ) -> PointTable | None:
     """Rows on the grid of the file at times after the last observation of all trajectories; None without a grid."""
-    last = max(float(seen.frames().t[-1]) for seen in observations.values())
+    last = max((seen.frames().t for seen in observations.values()), key=lambda t: t[-1])
     times = _times(last, until, every, len(asked) // max(len(np.unique(asked.t)), 1), surrogate)
     table = on_grid(asked, times, surrogate.description)
     return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
@@ -159,7 +162,7 @@ def _on_grid(
 
 def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations], gathered: WarningCollector
              ) -> dict[str, np.ndarray]:
-    """Forecast columns on a grid, NaN at places without any observation."""
+    """Forecast columns on a grid, NaN and flagged at places without any observation."""
     answer: dict[str, np.ndarray] = {}
     for number in np.unique(table.trajectory).tolist():
         rows = np.flatnonzero((table.trajectory == number) & np.isfinite(table.x).all(1))
@@ -167,7 +170,8 @@ def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Ob
         with gathered.of(number):
             solution = surrogate.solution_of(observations[number])
         for name, values in _columns(solution, part, None, False).items():
-            answer.setdefault(name, np.full(len(table), np.nan))[rows] = values
+            empty = 1 if name == FLAG else np.nan
+            answer.setdefault(name, np.full(len(table), empty, values.dtype))[rows] = values
     return answer
 
 
@@ -186,11 +190,12 @@ def time_number(name: str, given: str, about: Description) -> float:
                         "number in their units, or an ISO date where these count from a date") from error
 
 
-def _times(last: float, until: float, every: float | None, places: int, surrogate: Surrogate) -> np.ndarray:
-    """Times of a forecast at so many places, by default in the usual step of the training data. Raises UserError if
+def _times(known: np.ndarray, until: float, every: float | None, places: int, surrogate: Surrogate) -> np.ndarray:
+    """Times of a forecast at so many places after those of the observations, `known` (T,), by default in their calendar
+    months or else in the usual step of the training data. Raises UserError if
     `until` is not after the last observation or too far, or if there would be too many rows: `_MOST_ROWS`, and
     `_MOST_ROWS_FAR` in default steps beyond `_FAR` horizons, as with times in a wrong unit."""
-    about, extent = surrogate.description, surrogate.extent
+    about, extent, last = surrogate.description, surrogate.extent, float(known[-1])
     asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
     if not until > last:
         raise UserError(f"until={asked} is not after the last observation, at t={seen}; give a later time")
@@ -205,7 +210,8 @@ def _times(last: float, until: float, every: float | None, places: int, surrogat
             f"rows (about {steps * places * columns * _BYTES / 1e6:.3g} MB); give an earlier time, a larger `every`, "
             "or fewer places in `points`")
     extent.require_reach(np.array([until]), last, last)
-    times = last + step * np.arange(1, int(steps * (1 + 1e-9)) + 1)
+    times = months_after(known, until, about.time_units) if every is None else None
+    times = last + step * np.arange(1, int(steps * (1 + 1e-9)) + 1) if times is None else times
     return times if len(times) and times[-1] >= until - 1e-6 * step else np.append(times, until)
 
 
@@ -213,7 +219,7 @@ def _rows(
     frames: Frames, places: np.ndarray, until: float, config: ForecastConfig, surrogate: Surrogate
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Times (R,), points (R, d) and values (R, C) of the observations, if `observed`, then of the forecast (None)."""
-    times = _times(float(frames.t[-1]), until, config.every, len(places), surrogate)
+    times = _times(frames.t, until, config.every, len(places), surrogate)
     if config.observed:
         seen = np.isfinite(frames.u).any(-1)
         x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))

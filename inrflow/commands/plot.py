@@ -124,10 +124,17 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
         answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
     about, seen = surrogate.description, observations.frames()
+
+    def between(times: np.ndarray) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(solution.frames(times, x))
+
     return Scene(
         t, x, mean, about.channels, truth, std, about.units, triangles, about.coordinates, about.geometry,
         about.time_units, float(frames.t[0]) + surrogate.horizon, float(seen.t[-1]),
         seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None, config.edges,
+        between if x.ndim == 2 and config.times is None else None,
     )
 
 

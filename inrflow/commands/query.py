@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)
     rows = 0
-    writing = PointWriter(target, surrogate.description, config.overwrite, str(config.points))
+    writing = PointWriter(target, surrogate.description, config.overwrite, str(config.points), config.run)
     with writing as writer, console.status("reading") as status:
         for table in PointReader(str(config.points), surrogate.description, read=read):
             writer.append(table, answers.columns(table))

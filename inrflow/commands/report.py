@@ -101,7 +101,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
     candidates, chosen = report["candidates"], report["chosen"]
     shown, beside = _shown(candidates, chosen), _beside(candidates)
     some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
-    title = f"candidate models{some} (error of held-out forecasts; floor: error of the decoder alone)"
+    title = f"candidate models{some} (error of each recipe's held-out forecasts; floor: error of the decoder alone)"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
     sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}

@@ -183,12 +183,6 @@ def default_output(command: str) -> Path:
     return folder
 
 
-def require_run(run: str) -> None:
-    """Check that a run directory exists. Raises UserError."""
-    if not Path(run).exists():
-        raise UserError(f"run directory {run} does not exist; give one that inrflow train has written")
-
-
 def load_run(run: str, device: str = "auto", physics: str | None = None, data: str | None = None) -> Surrogate:
     """Surrogate of a run directory, with its decoder on the device.
 

@@ -29,8 +29,6 @@ def run(arguments: list[str]) -> int:
     """Extend the data, and continue the model or, if that is not good enough, train by the recipe chosen before."""
     config: UpdateConfig = resolve("update", UpdateConfig, arguments)
     before, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
-    if not before.finished:
-        raise UserError(f"{before.path} holds no finished run; continue it with inrflow train resume={before.path}")
     settings = before.config()
     place = RunDirectory.new(config.output, "update")
     with place.held():

@@ -125,7 +125,8 @@ class ForecastConfig:
     stations: str | None = setting(None, _STATIONS)
     until: str | None = setting(None, "Last time: a number in the data's units, or an ISO date.",
                                 required="TIME is missing; give the last time of the forecast")
-    every: float | None = setting(None, "Time step of forecasts. null: the usual one of the training data.", above=0)
+    every: float | None = setting(None, "Time step of forecasts. null: months if observations are monthly, else the "
+                                 "usual one of the training data.", above=0)
     points: str | None = setting(None, "File with the places to forecast. null: all observed places.")
     observed: bool = setting(False, "Add the observed rows, with <channel>_z_score: the deviation of each value from "
                              "its posterior mean, in standard deviations.")

@@ -14,8 +14,8 @@ import numpy as np
 from inrflow.errors import UserError
 
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-_OF_30_DAYS = ("360_day", "360")  # the second is written by the IRI Data Library
-_OF_FIXED_YEARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366}
+OF_30_DAYS = ("360_day", "360")  # the second is written by the IRI Data Library
+FIXED_YEARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366}
 DEFAULT_CALENDAR = "hours since 1970-01-01"  # default units of times given as dates
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0, "millisecond": 1e-3, "msec": 1e-3, "ms": 1e-3,
@@ -260,6 +260,11 @@ def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.
     return np.array([_written_as(example.strip(), text) for text in texts.tolist()], object) if example else texts
 
 
+def is_zoned(example: str) -> bool:
+    """Whether a date as text names its time zone."""
+    return _ZONE.search(example) is not None
+
+
 def _written_as(example: str, iso: str) -> str:
     """ISO date in UTC rewritten in the format of `example`: its order of day, month and year, its separator, no clock
     at midnight if it has none, and a time zone if it has one."""
@@ -276,8 +281,7 @@ def _written_as(example: str, iso: str) -> str:
         day_of = (f"{day}.{month}.{year}", "", f"{year}/{month}/{day}", f"{year}{month}{day}")[form]
     if not re.search(r"\d:\d|T\d\d", example) and not clock.strip("0:."):
         return day_of
-    zone = _ZONE.search(example)
-    ending = "" if zone is None else "Z" if example[-1] in "Zz" else "+00:00"
+    ending = "" if not is_zoned(example) else "Z" if example[-1] in "Zz" else "+00:00"
     return f"{day_of}{'T' if re.search(r'[0-9]T[0-9]', example) else ' '}{clock}{ending}"
 
 
@@ -356,31 +360,6 @@ def retimed(t: np.ndarray, units: str, others: str) -> np.ndarray:
     known, result = np.isfinite(t), np.full(np.shape(t), np.nan)
     result[known] = cftime.date2num(cftime.num2date(t[known], *models[0]), *models[1])
     return result
-
-
-def months_to_days(t: np.ndarray, units: str, calendar: str) -> tuple[np.ndarray, str, str] | None:
-    """Times (T,) in days, units and calendar for times in `months since` or `years since` a date; None for other units
-    and calendars. Fractions are shares of the month."""
-    match = re.fullmatch(r"\s*(month|year)s?\s+since\s+(.+?)\s*", units, re.IGNORECASE)
-    days = "" if match is None else f"days since {match[2]}"
-    parsed, calendar = parse_units(days), "360_day" if calendar in _OF_30_DAYS else calendar
-    if match is None or parsed is None or calendar not in (*STANDARD_CALENDARS, "360_day", *_OF_FIXED_YEARS):
-        return None
-    t = np.round(12 * t, 9) if match[1].lower() == "year" else t
-    first, whole = parsed[1].astype("datetime64[M]").astype(np.int64), np.floor(np.nan_to_num(t)).astype(np.int64)
-    begin, end = (_days_before(first + whole + more, calendar) for more in (0, 1))
-    return begin - _days_before(first, calendar) + (t - whole) * (end - begin), days, calendar
-
-
-def _days_before(month: np.ndarray, calendar: str) -> np.ndarray:
-    """Days from January 1970 to the beginnings of months (counted from it) in a calendar."""
-    if calendar == "360_day":
-        return 30 * month
-    if calendar in STANDARD_CALENDARS:
-        return month.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    year = np.datetime64("1972" if _OF_FIXED_YEARS[calendar] == 366 else "1970", "M")
-    within = (year + month % 12).astype("datetime64[D]") - year.astype("datetime64[D]")
-    return _OF_FIXED_YEARS[calendar] * (month // 12) + within.astype(np.int64)
 
 
 def number_to_date(t: float, units: str | None) -> str | None:

@@ -14,6 +14,7 @@ from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
 from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
+from inrflow.errors import UserError
 from inrflow.numerics.components import block_map, groups_of
 from inrflow.numerics.effort import effort
 
@@ -26,8 +27,7 @@ _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics in a running mean of variances, and its
 _MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal groups of them are searched
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as zero
 _PROBES, _SLANT = 4, 1e-12  # random sums of columns in a test of orthogonality, and its tolerance
-_SVD = 8  # products of a decomposition, over those of a matrix times itself
-_NO_RANK = 1e-6  # ratio of singular values of harmonics that are not independent at the points
+_SVD, _NO_RANK = 8, 1e-6  # products of an SVD over those of a square; ratio of singular values of dependent harmonics
 HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
 
 
@@ -41,9 +41,11 @@ class HarmonicCodes:
 
     def used(self, domain: Domain) -> tuple[Domain, int]:
         """The domain (for a box, the part that the used harmonics span) and the number of harmonics up to the last one
-        with a prior variance above rounding, complete eigenspaces included."""
+        with a prior variance above rounding, complete eigenspaces included. Raises UserError if none varies in time."""
         count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
         held = np.flatnonzero((self.variance[:, :count] > _NOTHING * self.variance.sum(1, keepdims=True)).any(0))
+        if not held.size:
+            raise UserError("no harmonic of the domain varies in time")
         domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
         up_to = harmonics.eigenvalues[:count] <= (1 + _TIE) * harmonics.eigenvalues[held.max()]
         return domain, int(up_to.sum()) + harmonics.steady

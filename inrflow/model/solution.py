@@ -87,7 +87,7 @@ class Solution(Shown):
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any = None) -> Any:
-        """Standard deviation (..., C) of the field, without white noise of the training values."""
+        """Standard deviation (..., C) without white noise of the training values; outside at least that of the data."""
         return self._ask(t, x, ("std",))["std"]
 
     def quantiles(self, t: Any, x: Any = None, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
@@ -124,7 +124,7 @@ class Solution(Shown):
     def sample(self, n: int, t: Any, x: Any = None, seed: int = 0) -> Any:
         """Joint samples (n, ..., C) of the field, for sums, extremes, first passage times; of at most 3000 points.
 
-        Their mean and standard deviation at each point are those of `query`."""
+        Their mean and standard deviation at each point of the domain are those of `query`."""
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"{n} draws are asked for; give a whole number from 1 on")
         mean = self.query(t, x)["mean"]
@@ -199,10 +199,12 @@ class Solution(Shown):
 
     def _answers(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
         """Answers (R, ...) of rows or (T, N, ...) of frames, after checks; warns of divergence."""
-        self._check(times, points)
-        diverged, self.diverged = self.diverged, math.inf
+        outside, diverged, self.diverged = self._check(times, points), self.diverged, math.inf
         with arithmetic_as_user_error():
             result = self._collected(times, points, by_row, what)
+        if "std" in result and self.estimate.residual is None:
+            far = result["std"].hypot(self.surrogate.normalisation.scale.double().flatten())
+            result["std"] = torch.where(outside[:, None], far, result["std"])
         warn_diverged(self.diverged)
         self.diverged = min(diverged, self.diverged)
         return result
@@ -219,18 +221,16 @@ class Solution(Shown):
                 result[key][place] = value
         return result
 
-    def _check(self, times: Tensor, points: Tensor) -> None:
-        """Raise UserError for what is not finite or too far in time; warn of places and times outside of training."""
-        finite, outside = bool(torch.isfinite(times).all()), 0
-        for block in points.split(_POINTS_PER_BLOCK):
-            finite = finite and bool(torch.isfinite(block).all())
-            outside += int(self.surrogate.extent.outside(block).sum())
-        if not finite:
+    def _check(self, times: Tensor, points: Tensor) -> Tensor:
+        """Which points (N,) lie outside of training, with a warning. Raises UserError for infinite or far ones."""
+        outside = np.concatenate([self.surrogate.extent.outside(block) for block in points.split(_POINTS_PER_BLOCK)])
+        if not bool(torch.isfinite(times).all() & torch.isfinite(points).all()):
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
         self.surrogate.extent.check_places(points)
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
-        self.surrogate.extent.warn_outside(outside, len(points))
+        self.surrogate.extent.warn_outside(int(outside.sum()), len(points))
         self.surrogate.extent.warn_beyond(self.surrogate.extent.beyond(times.numpy(), *self.observed).sum(), len(times))
+        return torch.as_tensor(outside)
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         """Blocks of rows, sorted by time so that each needs few states, and the answers (B, ...) of each."""

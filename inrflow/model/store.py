@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from inrflow.errors import UserError, first_line
 from inrflow.model.store_v1 import EARLIER, upgraded
-from inrflow.runtime.run_files import MODEL_FILE
+from inrflow.runtime.run_files import MODEL_FILE, no_model
 from inrflow.runtime.tensor_files import load_metadata, load_tensors
 
 FORMAT, FAMILY_FORMAT = "inrflow-surrogate", "inrflow-family"
@@ -122,15 +122,9 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
 
     Raises UserError where there is no finished model, or none that this version reads.
     """
-    directory = Path(directory)
-    path = directory / MODEL_FILE
+    path = Path(directory) / MODEL_FILE
     if not path.exists():
-        if not directory.exists():
-            raise UserError(f"run directory {directory} does not exist; give one that inrflow train has written")
-        if (directory / "config.yaml").exists():
-            raise UserError(f"{directory} holds a training run that has not finished: continue it with "
-                            f"inrflow train resume={directory}")
-        raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
+        raise no_model(Path(directory))
     state, metadata = load_tensors(path)
     if not isinstance(state, dict) or not isinstance(metadata, dict):
         raise UserError(f"{path} is not a model that inrflow has saved; restore it or train again")

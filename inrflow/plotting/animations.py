@@ -20,6 +20,7 @@ from inrflow.plotting.views import WIDE
 from inrflow.runtime.atomic_files import replaced_atomically
 
 _DPI = 100  # smaller than stills
+_SMOOTH = 40  # frames, about, of an animation whose model is known between those of the data
 
 
 def animation(
@@ -31,8 +32,10 @@ def animation(
     frames_per_second: float = 8.0,
     largest: int = 60,
 ) -> Path:
-    """Animation of truth, model, error and uncertainty of one channel, as a GIF of at most `largest` frames."""
+    """Animation of truth, model, error and uncertainty of one channel, as a GIF of at most `largest` frames; the model
+    also between the frames of the data if the scene knows it there."""
     data = scene.channel(channel)
+    frames, data = len(data.t), data.refined(min(_SMOOTH, largest))
     chosen = np.unique(np.linspace(0, len(data.t) - 1, min(largest, len(data.t))).round().astype(int)).tolist()
     lines = data.x.shape[-1] == 1
     view = data.view(chosen[0])
@@ -81,7 +84,8 @@ def animation(
         if frame == chosen[0] and not lines:
             for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
                 view.format_axes(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
-                ax.set_title(name, fontsize=SIZE + 1)
+                nearest = ", nearest frame" if len(data.t) > frames and name != "model" else ""
+                ax.set_title(f"{name}{nearest}", fontsize=SIZE + 1)
                 location: Literal["right", "bottom"] = "right" if stacked else "bottom"
                 format_colour_bar(
                     figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02, location=location), data.label(name)

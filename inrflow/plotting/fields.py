@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Scene:
         assimilated: last time with an assimilated observation; later frames are forecasts. None: no such titles.
         sensors: (n, d) observed places, which are marked; None if all points were observed.
         edges: whether the edges of a mesh are drawn.
+        between: function from times (K,) to predictions (K, N, C) at the points x, for animations.
     """
 
     t: Any
@@ -57,6 +58,7 @@ class Scene:
     assimilated: float | None = None
     sensors: Any = None
     edges: bool = False
+    between: Callable[[np.ndarray], Any] | None = None
 
     def __post_init__(self) -> None:
         order = drawn_order(self.coordinates or ())
@@ -107,6 +109,19 @@ class ChannelFields:
     def coordinates(self) -> Sequence[str]:
         """Names of the coordinates."""
         return self.scene.coordinates or ("x", "y", "z")[: self.x.shape[-1]]
+
+    def refined(self, count: int) -> ChannelFields:
+        """The channel at about `count` times: the model between the frames, other panels of the nearest frame; the
+        same where there are as many frames, or no predictions between them."""
+        steps = round(count / max(len(self.t) - 1, 1))
+        if self.scene.between is None or steps < 2 or len(self.t) < 2:
+            return self
+        place = np.arange((len(self.t) - 1) * steps + 1) / steps
+        times = np.interp(place, np.arange(len(self.t)), self.t)
+        panels = {name: field[np.rint(place).astype(int)] for name, field in self.panels.items()}
+        model = np.array(self.scene.between(times), np.float64)[..., list(self.scene.channels).index(self.name)]
+        panels["model"] = np.where(np.isfinite(self.panels["model"]).any(0), model, np.nan)
+        return replace(self, t=times, panels=panels)
 
     def places(self, frame: int) -> np.ndarray:
         """Points (N, d) of a frame."""

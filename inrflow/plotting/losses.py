@@ -74,7 +74,7 @@ def candidate_figure(
         ax.set_xscale("log")
     else:
         ax.locator_params(axis="x", nbins=5)
-    ax.set_xlabel("error of held-out forecasts, share of the variance", fontsize=SIZE)
+    ax.set_xlabel("error of each recipe's held-out forecasts, share of the variance", fontsize=SIZE)
     ax.tick_params(labelsize=SIZE - 1, which="both")
     ax.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)

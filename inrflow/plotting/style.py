@@ -79,7 +79,7 @@ def units_label(text: str | None) -> str:
     """Label of units in brackets, with superscript exponents; empty without units."""
     if not text or text in ("1", "-"):
         return ""
-    text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
     return f" [{text.replace('degC', '°C')}]"
 
 

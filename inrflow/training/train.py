@@ -158,9 +158,10 @@ def _taken(best: Candidate | None, run: Run) -> Candidate:
     """The best candidate, recorded as the one that becomes the surrogate. Raises UserError if there is none."""
     log = run.log
     if best is None or best.row is None:
-        why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or "every model diverged"
-        raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, or "
-                        "recipe=auto")
+        found = "every model diverged" if log.candidates else "none was found in the time"
+        why = "; ".join(f"{row['recipe']}: {row['why']}" for row in log.not_applied) or found
+        raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, more "
+                        "minutes, or recipe=auto")
     best.row.taken, best.row.why = True, ""
     log.save_candidates()
     log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error {best.score.error:.2e} "
@@ -203,4 +204,4 @@ def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
 
 def _words(row: Tried | None, other: Tried) -> str:
     """Description of a candidate relative to another one."""
-    return "" if row is None else row.candidate if row.recipe == other.recipe else row.recipe
+    return "" if row is None else row.candidate if row.recipe == other.recipe else f"{row.recipe} in the same forecasts"

@@ -111,4 +111,5 @@ def test_from_the_file_to_a_forecast_in_its_form(section, make, check, elsewhere
             command += [*quick, "recipe=reduced_order"]
         outcome = inrflow_command(*command)
         assert outcome.code == 0, outcome.err
+        assert "UTC" not in outcome.err  # no file names a zone
     check()

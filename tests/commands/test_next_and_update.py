@@ -141,7 +141,7 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     assert grown.u[0, where].tolist() == [9.0, 8.0]
     assert (tiny_run.run / "model.safetensors").read_bytes() == before
     outcome = inrflow_command("update", f"run={tmp_path}", f"data.train={further}")
-    assert outcome.code == 2 and "no finished run" in outcome.err
+    assert outcome.code == 2 and "holds no model.safetensors" in outcome.err
 
 
 def test_an_update_reads_files_as_the_run_did(tiny_run, tmp_path, inrflow_command, monkeypatch):

@@ -17,7 +17,9 @@ def drawn(path):
     return float(np.std(imread(path))) > 0.01
 
 
-def test_pictures_of_a_run_show_forecasts_errors_and_training(tiny_run, elsewhere, inrflow_command):
+def test_pictures_of_a_run_show_forecasts_errors_and_training(tiny_run, elsewhere, inrflow_command, monkeypatch):
+    monkeypatch.setattr("inrflow.plotting.animations._SMOOTH", 18)  # of 10 frames, and once between them
+    monkeypatch.setattr("inrflow.plotting.animations._DPI", 40)
     outcome = inrflow_command("plot", f"run={tiny_run.run}", "output=plots", "trajectory=1", "observe.frames=2",
                               "frames=3")
     assert outcome.code == 0, outcome.err
@@ -25,7 +27,7 @@ def test_pictures_of_a_run_show_forecasts_errors_and_training(tiny_run, elsewher
     assert {"forecast_u.png", "forecast_v.png", "forecast_u.gif", "forecast_v.gif", "errors.png"} <= names
     assert all(drawn(elsewhere / "plots" / name) for name in names if name.endswith(".png"))
     with Image.open(elsewhere / "plots" / "forecast_u.gif") as moving:
-        assert moving.n_frames == 10
+        assert moving.n_frames == 19
 
 
 def test_times_and_points_never_seen_are_drawn_without_truth(tiny_run, elsewhere, inrflow_command):

@@ -7,6 +7,7 @@ from inrflow.domains import Box
 from inrflow.domains.region import Region
 from inrflow.encoding import harmonic_codes
 from inrflow.encoding.harmonic_codes import HarmonicCodes, _blocks, _posterior, fit_codes, held_out_errors
+from inrflow.errors import UserError
 
 SQUARE = Box([0.0, 0.0], [1.0, 1.5], ["walled", "walled"])
 
@@ -118,3 +119,10 @@ def test_harmonics_up_to_the_last_one_that_data_hold_are_kept_with_all_of_its_ei
     domain, used = fit_codes(box.harmonics(80, boundary), points, u).used(box)
     codes = fit_codes(domain.harmonics(used, boundary), points, u)
     assert used < 80 and np.abs(codes.residuals(x, u[0])[0]).max() < 1e-9
+
+
+def test_harmonics_of_which_none_varies_are_named() -> None:
+    harmonics = SQUARE.harmonics(6)
+    codes = HarmonicCodes(harmonics, np.ones((1, harmonics.count)), np.zeros((1, harmonics.count)))
+    with pytest.raises(UserError, match="no harmonic of the domain varies in time"):
+        codes.used(SQUARE)

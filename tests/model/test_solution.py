@@ -142,6 +142,9 @@ def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
     x[[2, 9], 0] = 3.0
     with pytest.warns(UserWarning, match="18.2 % of the points lie outside"):
         solution(0.0, x)
+    inside, scale = places(), solution.surrogate.normalisation.scale.flatten().double()
+    near, far = solution.std(0.0, inside), solution.std(0.0, x)  # outside any value of the training data may be
+    assert (far[[2, 9]] >= scale).all() and torch.equal(far[[0, 5]], near[[0, 5]]) and (near < 2 * scale).all()
     x[9, 1] = torch.nan
     with pytest.raises(UserError, match="not finite"):
         solution(0.0, x)

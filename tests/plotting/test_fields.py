@@ -32,7 +32,7 @@ def test_uncertainty_that_is_the_same_everywhere_is_drawn_in_the_middle_of_its_s
 
 def test_labels_carry_units_and_dates():
     assert units_label("m2/s2") == " [m²/s²]" and units_label("degC") == " [°C]" and units_label(None) == ""
-    assert units_label("kg m-3") == " [kg m⁻³]"
+    assert units_label("kg m-3") == units_label("kg m**-3") == " [kg m⁻³]" and units_label("m^2") == " [m²]"
     assert moment_label(31.0, "days since 2000-01-01") == "2000-02-01"
     assert moment_label(0.25, "s") == "t = 0.25 s"
     assert moment_label(15.0, "fortnights since 2000-01-01") == "t = 15 fortnights"  # no calendar

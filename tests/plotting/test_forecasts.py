@@ -47,6 +47,27 @@ def test_animations_move_and_hold_at_most_the_asked_number_of_frames(kind, tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["film.gif"]
 
 
+def test_films_show_the_model_between_the_frames(tmp_path):
+    """Of a field that grows in time, with frames a quarter apart, of which the truth is that of the nearest one."""
+    x, asked = square(), []
+    ramp = np.ones(len(x))[:, None]
+
+    def between(times):
+        asked.extend(times)
+        return times[:, None, None] * ramp
+
+    t = np.array([0.0, 0.25, 1.0])
+    scene = Scene(t, x, between(t), ("p",), between(t), between=between)
+    data = scene.channel("p").refined(8)
+    np.testing.assert_allclose(data.t, [0, 0.0625, 0.125, 0.1875, 0.25, 0.4375, 0.625, 0.8125, 1])
+    np.testing.assert_allclose(data.panels["model"][:, 0], data.t)
+    np.testing.assert_allclose(data.panels["truth"][[0, 1, 3, 4, 5, 7, 8], 0], [0, 0, 0.25, 0.25, 0.25, 1, 1])
+    assert not data.panels["error"].any() and len(scene.channel("p").refined(2).t) == 3
+    path = plotting.animation(tmp_path / "film.gif", scene, channel="p", largest=8)
+    with Image.open(path) as film:
+        assert film.n_frames == 8
+
+
 def test_films_show_colour_bars_to_their_ends(tmp_path):
     truth, forecast, std = fields(square())
     scene = Scene(TIMES, square(), forecast, CHANNELS, truth, std)

@@ -79,8 +79,10 @@ def test_where_no_recipe_applies_the_error_names_all_reasons(data, tmp_path):
 
 
 def test_where_no_recipe_finds_a_model_the_error_says_so(data, tmp_path):
-    with pytest.raises(UserError, match="every model diverged"):
+    with pytest.raises(UserError, match="none was found in the time"):
         trained(data, tmp_path, Stub("empty"))
+    with pytest.raises(UserError, match="every model diverged"):
+        trained(data, tmp_path, Stub("far", (RATES, float("nan"))))
 
 
 def test_after_a_law_that_explains_the_data_other_recipes_are_not_asked(data, tmp_path, monkeypatch):

@@ -28,8 +28,9 @@ class View:
 class Picture(Solution):
     """Solution at places of a picture, without the check for places outside of the domain, which are masked anyway."""
 
-    def _check(self, times: torch.Tensor, points: torch.Tensor) -> None:
+    def _check(self, times: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         self.surrogate.extent.require_reach(times.numpy(), *self.observed)
+        return torch.zeros(len(points), dtype=torch.bool)
 
     def without_residual(self) -> Picture:
         """Solution without a residual field, from the same states."""

@@ -51,8 +51,8 @@ _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|
 class Grid:
     """Structure of a gridded file: its dimensions, and the variables (axes) that have only some of them.
 
-    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: attributes by variable name, and of the file
-    under "". scalars: single values, such as a projection or a level.
+    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh, or NODES and blocks of cells around points. attributes: by
+    variable name, and of the file under "". scalars: single values, such as a projection or a level.
     """
 
     dims: tuple[str, ...]

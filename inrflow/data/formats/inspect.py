@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from inrflow.runtime.safe_names import printable
 
 _OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
 _KEYS = re.compile(rf"\b({'|'.join(_OPTIONS)})[=.]\S")  # settings that a message suggests
+_CONCRETE = re.compile(r"(?:select\.\w+=\d+ ?)+|channels=\[[\w,]+\]")  # of these, those that are commands
 _READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
 _ONE_TIME = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
 _CONSTANT = "all values of each channel are the same, from which nothing can be learned"
@@ -73,7 +75,24 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
                              "project's schema")]
     except UserError as error:
         hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if _KEYS.search(str(error)) else ""
-        return [("note", f"it is not read as it is: {error}{hint}")]
+        return [("note", f"it is not read as it is: {error}{hint}"), *_next(str(error), given, paths, options, told)]
+
+
+def _next(message: str, given: str, paths: list[Path], options: ReadOptions, told: Sequence[str]
+          ) -> list[tuple[str, str]]:
+    """Row of the first command that a message suggests, if with its settings the files are read."""
+    found = _CONCRETE.search(message)
+    if found is None:
+        return []
+    more = found[0].split()
+    named = dict(item.split("=", 1) for item in more)
+    channels = named["channels"].strip("[]").split(",") if "channels" in named else options.channels
+    select = {key.removeprefix("select."): int(value) for key, value in named.items() if key != "channels"}
+    try:
+        with read_files(paths, replace(options, channels=channels, select={**options.select, **select})):
+            return [("next", f"`inrflow inspect {shlex.join([given, *told, *more])}`")]
+    except UserError:
+        return []
 
 
 def _converted(content: Content) -> tuple[list[tuple[str, str]], str]:

@@ -49,10 +49,10 @@ class TableWriter(ABC):
     """Writer that appends blocks of columns to a new file, which gets its name when it is complete.
 
     A format implements `_start` (create `_file`, at `_target`) and `_add` (a block). verbatim: whether numbers read as
-    text are written as the same text.
+    text are written as the same text. run: the run that predicted, for formats with a history.
     """
 
-    verbatim = False
+    verbatim, run = False, ""
 
     _file: Any = None
 

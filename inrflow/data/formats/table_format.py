@@ -171,8 +171,7 @@ class TableContent(Content):
             noted = [f"{name} ({block[name][0]!r})" for name in texts if name and not is_station(name) and all(
                 map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]
             hint = f"; write bare numbers if {noted[0]} is one" if noted else ""
-            warnings.warn(f"{path}: {called_so} {words} and {are} left out; every other column is a channel{hint}",
-                          stacklevel=2)
+            warnings.warn(f"{path}: {called_so} {words} and {are} left out{hint}", stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in (*names, PLACE)]
         if not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "none of them is a channel"

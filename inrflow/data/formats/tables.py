@@ -109,17 +109,19 @@ class PointWriter:
 
     A column of the points that has the name of a new column is kept as `<name>_observed`. The file gets its name
     when it is complete; use with `with`. asked: the file of points, whose layout is kept if the suffix allows
-    it. Raises UserError if the suffix is unknown or `path` exists (unless `overwrite`).
+    it. run: the run that predicted, named in the history of NetCDF and Zarr. Raises UserError if the suffix is unknown
+    or `path` exists (unless `overwrite`).
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description | None = None,
-                 overwrite: bool = False, asked: str | os.PathLike[str] | None = None) -> None:
+                 overwrite: bool = False, asked: str | os.PathLike[str] | None = None, run: object = "") -> None:
         sources = [] if asked is None else expanded(asked)
         own = format_of(sources[0]) if len(sources) == 1 else None
         if own is not None and os.fspath(path).lower().endswith(own.answers):
             self._writer = own.open_answer(Path(path), description, overwrite, Path(str(asked)))
         else:
             self._writer = format_for_writing(Path(path)).open_writer(Path(path), description, overwrite)
+        self._writer.run = str(run)
 
     def append(self, table: PointTable, columns: Mapping[str, np.ndarray]) -> None:
         """Add the rows of `table` with new `columns` (R,), the same names in every call."""

@@ -221,7 +221,7 @@ class NormalEquations:
         scale, gram, right = _scaled(gram, right, self._ridges[every])
         effort.add(2 * len(gram) * len(kept) ** 2 * len(every), calls=_SOLVED)
         cross = gram[:, :few, few:]  # the terms `kept` are eliminated first, once
-        inner = np.linalg.solve(gram[:, few:, few:], np.concatenate([cross.mT, right[:, few:, None]], 2))
+        inner = np.linalg.solve(gram[:, few:, few:], np.concatenate([cross.swapaxes(1, 2), right[:, few:, None]], 2))
         outer = np.concatenate([gram[:, :few, :few], right[:, :few, None]], 2) - cross @ inner
         while True:  # updates of the inverse would lose all digits where terms are collinear
             effort.add(2 * len(gram) * (len(left) ** 3 + len(every) ** 2), calls=_SOLVED)

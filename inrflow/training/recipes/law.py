@@ -300,11 +300,10 @@ def _candidates(
     flown = LawRollouts(field, integrator, validation, judged, first, size, error)
     floor, rows = float(noise.mean()) + problem.unexplained, problem.white * problem.unexplained
     lines = _written(law, problem, groups)
-    run.log.say(
-        f"law on {law.codes.harmonics.count} harmonics ({law.domain.kind}, {law.boundary}): "
-        f"{np.count_nonzero(law.theta)} terms, {law.count} contexts, "
-        f"validation error {flown.error + rows:.2e} of the variance (harmonics alone {floor:.1e})"
-    )
+    terms, waves = np.count_nonzero(law.theta), law.codes.harmonics.count
+    run.log.say(f"law on {waves} harmonics ({law.domain.kind}, {law.boundary}): {terms} term{'s'[:int(terms != 1)]}, "
+                f"{law.count} context{'s'[:int(law.count != 1)]}, validation error {flown.error + rows:.2e} of the "
+                f"variance (harmonics alone {floor:.1e})")
     if not np.isfinite(flown.error):
         return
     with run.budget.part(_OF_STEPS):

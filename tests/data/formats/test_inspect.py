@@ -95,6 +95,16 @@ def test_data_of_one_day_are_told_with_the_clock(tmp_path):
     assert "(2024-01-31T09:15 to 2024-01-31T11:15), every 1" in dict(describe(tmp_path / "a.csv"))["times"]
 
 
+@pytest.mark.parametrize(("unit", "step", "words"), [
+    ("seconds since 1970-01-01", 43200.0, "every 43200 (12 hours)"), ("s", 5400, "every 5400 (1.5 hours)"),
+    ("hours since 2000-01-01", 24, "every 24 (1 day)"), ("days since 2000-01-01", 7, "every 7"),
+    ("m", 7200, "every 7200")])
+def test_steps_are_told_in_larger_units(unit, step, words, tmp_path):
+    about = Description("a", ("u",), ("x",), time_units=unit)
+    write_trajectories(tmp_path / "a.h5", step * np.arange(3), np.arange(4.0)[:, None], np.ones((1, 3, 4, 1)), about)
+    assert dict(describe(tmp_path / "a.h5"))["times"].endswith(words)
+
+
 def test_scattered_rows_are_counted(tmp_path):
     write_scattered(tmp_path / "a.h5", np.zeros(9, int), np.arange(9.0), np.ones((9, 2)), np.ones((9, 2)), WAVE)
     rows = dict(describe(tmp_path / "a.h5"))

@@ -135,6 +135,33 @@ def test_answers_come_back_from_paraviews_files(name, tmp_path):
         write_points(tmp_path / name, points, {"p": value}, about)
 
 
+@pytest.mark.parametrize("name", ["answer.pvd", "answer.xdmf"])
+def test_answers_to_fields_of_cells_are_of_the_same_cells(name, tmp_path):
+    """Triangles and a quadrilateral, whose centres are the points."""
+    nodes = np.vstack([NODES, [[2, 0, 0], [2, 1, 0]]])
+    cells = [("triangle", TRIANGLES), ("quad", np.array([[1, 5, 6, 2]]))]
+    meshio.write(tmp_path / "a.vtu", meshio.Mesh(nodes, cells, cell_data={"T": [np.arange(4.0), np.array([7.0])]}))
+    about = Description("heat", ("T",), ("x", "y"))
+    table = read_points(tmp_path / "a.vtu", about)
+    write_points(tmp_path / name, table, {"T_q50": np.arange(5.0)}, about)
+    if name == "answer.pvd":
+        found = meshio.read(tmp_path / "answer_files/answer_000000.vtu")
+        points, blocks, data = found.points, found.cells, found.cell_data
+    else:
+        with meshio.xdmf.TimeSeriesReader(tmp_path / name) as reader:
+            points, blocks = reader.read_points_cells()
+            data = reader.read_data(0)[2]
+    np.testing.assert_array_equal(points[:, :2], nodes[:, :2])
+    assert [(block.type, block.data.tolist()) for block in blocks] == [(kind, own.tolist()) for kind, own in cells]
+    assert np.concatenate(data["T_q50"]).tolist() == [0, 1, 2, 3, 4]
+    assert np.concatenate(data["T"]).tolist() == [0, 1, 2, 3, 7]
+    elsewhere = PointTable(table.trajectory, table.t, table.x + 0.1, {**table.columns, "x": table.x[:, 0] + 0.1},
+                           table.grid)
+    write_points(tmp_path / f"other_{name}", elsewhere, {"T_q50": np.arange(5.0)}, about)
+    if name == "answer.pvd":
+        assert meshio.read(tmp_path / "other_answer_files/other_answer_000000.vtu").cells[0].type == "vertex"
+
+
 def test_trajectories_come_back_as_parts(tmp_path):
     about = Description("flow", ("p",), ("x", "y"))
     number, t = np.repeat([0, 1], 10), np.tile(np.repeat([0.0, 1.0], 5), 2)

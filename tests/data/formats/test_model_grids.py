@@ -1,5 +1,6 @@
 """Grids of climate and weather models: in by one command, asked at their own points, and back on their dimensions."""
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray
@@ -7,6 +8,7 @@ from instrument_files import exodus
 
 from inrflow.data.formats.continued import on_grid
 from inrflow.data.formats.convert import convert
+from inrflow.data.formats.inspect import describe
 from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.data.formats.tables import PointWriter, read_observations, read_points, write_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -115,6 +117,65 @@ def test_a_file_is_trained_on_asked_and_answered_on_its_own_grid(grid, tmp_path)
             assert new[key].attrs == old[key].attrs and new[f"{name}_q50"].attrs["grid_mapping"] == key
         for key in set(own.coords) - set(own.indexes):
             assert float(new[key].mean()) == pytest.approx(float(old[key].isel(read.get("select", {})).mean()))
+
+
+def projected(path):
+    """Write a grid in km on a map whose projection is a variable of a character, as of CORDEX, with a list of numbers.
+    """
+    lines = {"time": np.arange(4.0), "y": np.arange(3.0), "x": np.arange(4.0)}
+    with netCDF4.Dataset(path, "w") as data:
+        for name, line in lines.items():
+            data.createDimension(name, len(line))
+            data.createVariable(name, "f8", (name,))[:] = line
+        for name in "xy":
+            data[name].setncatts({"units": "km", "standard_name": f"projection_{name}_coordinate"})
+        data["time"].units = "hours since 2020-01-01"
+        data.createVariable("crs", "S1", ()).setncatts({"grid_mapping_name": "lambert_conformal_conic",
+                                                        "standard_parallel": [30.0, 60.0]})
+        data.createVariable("t2m", "f4", ("time", "y", "x")).grid_mapping = "crs"
+        data["t2m"][:] = np.random.default_rng(0).normal(size=(4, 3, 4))
+
+
+def test_projections_are_told_and_kept_with_the_run_that_predicted(tmp_path):
+    projected(tmp_path / "map.nc")
+    assert dict(describe(tmp_path / "map.nc"))["grid mapping"] == "lambert_conformal_conic: y in km, x in km"
+    convert(tmp_path / "map.nc", tmp_path / "data.h5")
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        about = file.description
+    table = read_points(tmp_path / "map.nc", about)
+    with PointWriter(tmp_path / "answer.nc", about, run="runs/a") as writer:
+        writer.append(table, {"t2m": np.zeros(len(table), np.float32)})
+    with netCDF4.Dataset(tmp_path / "answer.nc") as answer:
+        assert answer["t2m"].grid_mapping == "crs" and answer["crs"].standard_parallel.tolist() == [30, 60]
+        assert answer.history == "predicted by inrflow from the run runs/a"
+
+
+def test_inspect_prints_a_command_that_reads_what_is_not_read_as_it_is(tmp_path):
+    shape = {"time": 4, "plev": 2, "lat": 3, "lon": 4}
+    xarray.Dataset({"ta": (tuple(shape), np.random.default_rng(0).normal(size=tuple(shape.values())))}, {
+        name: np.arange(size) * 10.0 for name, size in shape.items()}).to_netcdf(tmp_path / "levels.nc")
+    rows = dict(describe(tmp_path / "levels.nc"))
+    assert rows["next"] == f"`inrflow inspect {tmp_path / 'levels.nc'} select.plev=0`"
+    rows = dict(describe(tmp_path / "levels.nc", {"select": {"plev": 0}}, ["select.plev=0"]))
+    assert "next" not in rows and "data.read.select.plev=0` reads it" in rows["note"]
+
+
+def test_a_level_that_is_the_only_one_stays_a_dimension_of_the_answer(tmp_path):
+    lines = {"valid_time": DAYS[1], "pressure_level": [500.0], "latitude": [50.0, 40, 30], "longitude": np.arange(4.0)}
+    z = xarray.DataArray(np.random.default_rng(0).normal(size=(4, 1, 3, 4)).astype("f4"), lines, tuple(lines),
+                         attrs={"units": "m**2 s**-2", "standard_name": "geopotential"})
+    xarray.Dataset({"z": z}).to_netcdf(tmp_path / "era5.nc")
+    convert(tmp_path / "era5.nc", tmp_path / "data.h5")
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        about = file.description
+    table = read_points(tmp_path / "era5.nc", about)
+    write_points(tmp_path / "same.nc", table, {"z": np.arange(48, dtype="f4")}, about)
+    later = on_grid(table, np.array([96.0, 120.0]), about)
+    write_points(tmp_path / "later.nc", later, {"z_q50": np.zeros(24, "f4")}, about)
+    with xarray.open_dataset(tmp_path / "same.nc") as same, xarray.open_dataset(tmp_path / "later.nc") as new:
+        assert same["z"].dims == same["z_observed"].dims == new["z_q50"].dims == z.dims
+        np.testing.assert_array_equal(same["z_observed"], z)
+        assert same["z"].attrs == z.attrs and new["z_q50"].attrs["standard_name"] == "geopotential"
 
 
 def test_members_are_trajectories_in_observations_and_answers_too(tmp_path):

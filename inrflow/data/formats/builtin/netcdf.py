@@ -87,8 +87,12 @@ class NetcdfFormat(Format):
             try:
                 variables = ", ".join(f"{name} ({', '.join(map(str, variable.dims))})"
                                       for name, variable in data.variables.items())
+                flat = ", ".join(f"{name} in {one.attrs['units']}" for name, one in data.variables.items()
+                                 if "units" in one.attrs and one.attrs.get("standard_name") in dict(_AXES[:2]))
+                maps = [f"{one.attrs['grid_mapping_name']}{flat and f': {flat}'}"
+                        for one in data.variables.values() if "grid_mapping_name" in one.attrs]
                 return [("dimensions", ", ".join(f"{name} {size}" for name, size in data.sizes.items()) or "none"),
-                        ("variables", variables or "none")]
+                        ("variables", variables or "none"), *(("grid mapping", one) for one in maps)]
             finally:
                 data.close()
 

@@ -18,7 +18,6 @@ from inrflow.data.calendar import (
     DEFAULT_CALENDAR,
     STANDARD_CALENDARS,
     compact_dates,
-    months_to_days,
     numbers_of_dates,
     numbers_to_moments,
     units_of,
@@ -33,6 +32,7 @@ from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
 from inrflow.data.formats.streams.netcdf_writers import RADIANS, require_package
 from inrflow.data.formats.streams.variables import at_one_place, find_variable, numbered, place_of, time_of
+from inrflow.data.months import months_to_days
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
@@ -169,8 +169,11 @@ def _group_of_zarr(path: Path) -> str | None:
     import zarr
 
     with damage_as_user_error(path):
-        root = zarr.open_group(path, mode="r")
-        arrays = [name for name, item in root.members(max_depth=None) if isinstance(item, zarr.Array)]
+        arrays, root = list[str](), zarr.open_group(path, mode="r")
+        groups: list[tuple[str, Any]] = [("", root)]
+        for inside, group in groups:  # as many as are found; zarr 2 and 3 have these methods alone in common
+            arrays += [f"{inside}{name}" for name in group.array_keys()]
+            groups += [(f"{inside}{name}/", group[name]) for name in group.group_keys()]
     held = sorted({name.rpartition("/")[0] for name in arrays})
     if "" in held or not held:
         return None
@@ -285,8 +288,8 @@ def _true_places(data: Any) -> Any:
 
 def _attributes(item: Any) -> dict[str, Any]:
     """Descriptive attributes of a variable or file, without those of packing."""
-    return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
-        value, str | int | float | np.integer | np.floating)}
+    return {str(key): value for key, value in item.attrs.items()
+            if key not in _PACKING and np.asarray(value).dtype.kind in "iufU"}
 
 
 def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
@@ -337,8 +340,9 @@ class NetcdfColumns(Columns):
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
-        stored = (v.dims for v in self._data.data_vars.values() if set(v.dims) == set(dims))
-        dims = next(stored, dims)  # results keep the order of the file's fields
+        stored = (v.dims for v in self._data.data_vars.values()
+                  if {dim for dim in v.dims if dim in dims or data.sizes[dim] > 1} == set(dims))
+        dims = next(stored, dims)  # results keep the order of the file's fields, also a level that is the only one
         sizes = tuple(self._data.sizes[dim] for dim in dims)
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
@@ -355,8 +359,9 @@ class NetcdfColumns(Columns):
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
                     for name, variable in self._on.items()
                     if len(variable.dims) < len(dims) or (series and (name,) == dims)}
-            single = {str(name): v for name, v in data.variables.items()
-                      if not v.dims and name not in self._on and v.dtype.kind in "fiuM"}
+            single = {str(name): v if v.dtype.kind in "fiuM" else v.copy(data=np.int32(0))
+                      for name, v in data.variables.items() if not v.dims and name not in self._on
+                      and (v.dtype.kind in "fiuM" or "grid_mapping_name" in v.attrs)}
             held = {name: _attributes(v) for name, v in (single | self._on).items()}
             for one in held.values():
                 if one.get("grid_mapping") not in (None, *single):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from inrflow.data.calendar import number_to_date
+from inrflow.data.calendar import number_to_date, seconds_of_unit
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.station_units import FRAMES, MOST_PLACES, other_units
@@ -92,7 +92,9 @@ def _times(file: TrajectoryFile) -> str:
     if len(steps):
         low, high = float(steps.min()), float(steps.max())
         regular = high - low <= 1e-5 * high  # times may have been in single precision
-        text += f", every {np.median(steps):g}" if regular else f", irregular: steps {low:g} to {high:g}"
+        step = float(np.median(steps))
+        text += f", every {step:g}{_in_larger_units(step, units)}" if regular else (
+            f", irregular: steps {low:g} to {high:g}")
     if file.trajectories > 1:
         text += ", shared by all trajectories" if file.shared_times else ", own times for each trajectory"
     counts = np.isfinite(times).sum(1)
@@ -100,6 +102,16 @@ def _times(file: TrajectoryFile) -> str:
         text += f", {counts.min()} to {counts.max()} frames"
     period = file.description.time_period
     return text + (f", forced with period {period:g}" if period else "")
+
+
+def _in_larger_units(step: float, units: str | None) -> str:
+    """A step of 43200 seconds as ` (12 hours)`; empty where no larger unit fits in it."""
+    seconds = seconds_of_unit(units)
+    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds is not None and seconds < size <= (1 + 1e-9) * step * seconds:
+            count = round(step * seconds / size, 3)
+            return f" ({counted(int(count) if count.is_integer() else count, name)})"
+    return ""
 
 
 def _coordinates(file: TrajectoryFile) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.meshes.mesh_writers import PvdWriter, XdmfWriter, meshio_for
+from inrflow.data.formats.meshes.mesh_writers import NODES, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.meshes.simplices import simplices
 from inrflow.data.formats.meshes.tecplot import Zone, zones
 from inrflow.data.formats.meshes.vtk_files import (
@@ -155,7 +155,7 @@ class MeshSeries:
 
     parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, sorted in
     this order; points (N, d), d = 2 if all lie in a plane of constant z (one layer of cells); cells: `triangles`,
-    `tetrahedra` or, for curves, `segments`.
+    `tetrahedra` or, for curves, `segments`; around: for values at centres NODES (M, 3) and blocks of the cells.
     Raises UserError if a file is damaged or refers to files outside of its folder.
     """
 
@@ -183,6 +183,8 @@ class MeshSeries:
         self.axes = 2 if flat else 3
         self.points = places[:, : self.axes]
         self.kinds, self.cells = list(first.cells_dict), simplices(first.cells_dict) if self.at_nodes else {}
+        self.around = {} if self.at_nodes or isinstance(first, Mesh) else {NODES: self._nodes} | {
+            f"{index} {block.type}": np.asarray(block.data) for index, block in enumerate(first.cells)}
 
     def _reading(self) -> AbstractContextManager[Any]:
         """Context in which errors of damaged files become UserErrors."""
@@ -368,7 +370,8 @@ class MeshColumns(Columns):
         self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0, True))
         axes = {} if self._several else {"t": (("t",), series.times)} | {
             name: (("point",), values) for name, values in zip("xyz", series.points.T, strict=False)}
-        self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes, dict(series.cells))
+        self.grid = Grid(("t", "point"), (len(series.times), len(series.points)), axes,
+                         {**series.cells, **series.around})
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         points = self._series.points

@@ -1,4 +1,4 @@
-"""Writers of predictions at the points of one mesh for ParaView: PVD collections (a VTU per time), and single XDMF."""
+"""Writers of predictions at points or of cells of one mesh for ParaView: PVD (a VTU per time), and single XDMF."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile, make_folder
 
 CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}  # names in meshio and in the schema
+NODES = "nodes"  # of cells whose centres are the points; the cells themselves are named by their number and kind
 Step = tuple[int, float, dict[str, np.ndarray]]  # trajectory, time and values (N,) by name
 
 
@@ -42,8 +43,8 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
 class MeshWriter(TableWriter):
     """Writer that gathers rows to values at the points of one mesh, by trajectory and time.
 
-    Cells are those of the mesh that the points came from, else single vertices. A format implements `_put`. Raises
-    UserError for columns of text, and if the points differ between times.
+    Cells are those of the mesh that the points came from, as nodes or centres, else single vertices. A format
+    implements `_put`. Raises UserError for columns of text, and if the points differ between times.
     """
 
     name: ClassVar[str]
@@ -52,10 +53,18 @@ class MeshWriter(TableWriter):
         super().__init__(path, description, overwrite)
         self._blocks: list[Mapping[str, np.ndarray]] = []
         self._cells: Mapping[str, np.ndarray] = {}
+        self._of_cells = False
 
     @abstractmethod
     def _put(self, meshio: Any, points: np.ndarray, cells: list[tuple[str, np.ndarray]], steps: list[Step]) -> None:
-        """Write values at points (N, 3) and cells."""
+        """Write values at points (N, 3) and cells, or of the cells if `_of_cells`."""
+
+    def _data(self, values: dict[str, np.ndarray], cells: list[tuple[str, np.ndarray]]) -> dict[str, Any]:
+        """Arguments of meshio for values of a step."""
+        if not self._of_cells:
+            return {"point_data": values}
+        ends = np.cumsum([len(block) for _, block in cells])[:-1]
+        return {"cell_data": {name: np.split(value, ends) for name, value in values.items()}}
 
     def abandon(self) -> None:
         self._blocks = []
@@ -98,9 +107,16 @@ class MeshWriter(TableWriter):
         count = len(rows[0])
         kept = [(kind, self._cells[name]) for kind, name in CELLS.items() if name in self._cells
                 and self._cells[name].max() < count]
-        self._put(meshio, points[rows[0]], kept or [("vertex", np.arange(count)[:, None])], [
-            (part, t, {name: value[chosen] for name, value in fields.items()})
-            for (part, t), chosen in zip(steps, rows, strict=True)])
+        steps_of = [(part, t, {name: value[chosen] for name, value in fields.items()})
+                    for (part, t), chosen in zip(steps, rows, strict=True)]
+        if NODES in self._cells:
+            nodes = self._cells[NODES]
+            around = [(name.split()[1], block) for name, block in self._cells.items() if name != NODES]
+            centres = np.concatenate([nodes[block].mean(1) for _, block in around])[:, :len(axes)]
+            self._of_cells = np.array_equal(centres, points[rows[0], :len(axes)])
+            if self._of_cells:
+                return self._put(meshio, nodes, around, steps_of)
+        self._put(meshio, points[rows[0]], kept or [("vertex", np.arange(count)[:, None])], steps_of)
 
 
 class PvdWriter(MeshWriter):
@@ -123,7 +139,7 @@ class PvdWriter(MeshWriter):
             target = self._folder / f"{self.path.stem}_{index:06d}.vtu"
             inner = AtomicFile(target, True)
             try:
-                meshio.vtu.write(str(inner.partial), meshio.Mesh(points, cells, fields))
+                meshio.vtu.write(str(inner.partial), meshio.Mesh(points, cells, **self._data(fields, cells)))
                 inner.complete()
             finally:
                 inner.discard()
@@ -147,4 +163,4 @@ class XdmfWriter(MeshWriter):
             for _, t, fields in steps:
                 wide = {name: value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
                         for name, value in fields.items()}  # meshio writes float32 with 7 digits, int8 not at all
-                writer.write_data(t, point_data=wide)
+                writer.write_data(t, **self._data(wide, cells))

@@ -64,7 +64,8 @@ class NetcdfWriter(TableWriter):
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
         known = {} if grid is None else grid.attributes
         facts = dict(known.get("", {}))
-        history = f"{facts.pop('history', '')}\npredicted by inrflow".strip()
+        run = f" from the run {self.run}" if self.run else ""
+        history = f"{facts.pop('history', '')}\npredicted by inrflow{run}".strip()
         self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
         units = units_of_columns(self.description)
         axes = {} if grid is None else grid.axes
