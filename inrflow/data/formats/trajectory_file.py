@@ -94,7 +94,7 @@ class TrajectoryFile:
                                 f"are {self.points}; number them from 0 to {self.points - 1}")
             if self.layout == "frames" and self.point_layout == "shared" and not _any_has_extent(
                     np.asarray(self._file["x"], np.float64)[numbers]):
-                raise UserError(f"{self.path}: {name} has no cell of positive size; every cell joins {corners} different "
+                raise UserError(f"{self.path}: {name} has no cell of positive size; cells join {corners} different "
                                 "points that are not on a line or plane")
 
     @property
