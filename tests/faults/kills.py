@@ -25,7 +25,9 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from PIL import Image
 
 from inrflow.cli import main as inrflow
 from inrflow.config.schema import Config
@@ -125,18 +127,25 @@ def run(folder: Path, *arguments: str) -> None:
 
 
 def content(path: Path) -> dict[str, Any]:
-    """What a file or folder holds, without times and logs."""
+    """What a file or folder holds, without times and logs. Raises OSError or ValueError where a file is not whole."""
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    held: dict[str, Any] = {}
-    for file in files:
-        name = str(file.relative_to(path)) if file != path else path.suffix
-        if name == "evaluation.json":
-            held[name] = _untimed(json.loads(file.read_text()))
-        elif file.suffix in (".csv", ".safetensors"):
-            held[name] = file.read_bytes()
-        else:  # pictures, logs and data files hold dates: that they are there is compared
-            held[name] = None
-    return held
+    return {str(file.relative_to(path)) if file != path else path.suffix: _held(file) for file in files}
+
+
+def _held(file: Path) -> Any:
+    if file.name == "evaluation.json":
+        return _untimed(json.loads(file.read_text()))
+    if file.suffix in (".csv", ".safetensors"):
+        return file.read_bytes()
+    if file.suffix == ".h5":
+        with h5py.File(file) as data:
+            return {name: repr(np.asarray(data[name]).tolist()) for name in data}
+    if file.suffix == ".json":  # of choices, with times
+        return sorted(json.loads(file.read_text()))
+    if file.suffix == ".png":
+        with Image.open(file) as picture:
+            return np.asarray(picture).shape
+    return None  # logs and programs hold dates: that they are there is compared
 
 
 def _untimed(value: Any) -> Any:
