@@ -100,11 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> int:
-    """Print for whoever still reads, which `| head` does not; returns 0."""
+    """Print for whoever still reads, which `| head` does not; returns 0, or 2 where the disk is full."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if not (isinstance(error, BrokenPipeError) or is_disk_full(error)):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if is_disk_full(error):
+            print("inrflow: no space left on the disk (or quota); free some and run again", file=sys.stderr)
+            return 2
     return 0
 
 

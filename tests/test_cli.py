@@ -422,3 +422,10 @@ def test_help_may_be_cut_off(arguments):
         done = subprocess.run([sys.executable, "-m", "inrflow", *arguments], stdout=cut, stderr=subprocess.PIPE,
                               text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_on_a_full_disk_is_one_clear_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "inrflow", "--help"], stdout=full, stderr=subprocess.PIPE,
+                              text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "no space left on the disk" in done.stderr

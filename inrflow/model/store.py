@@ -179,10 +179,12 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
 def check_numbers(
     path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
 ) -> None:
-    """Raise UserError where values are not finite floating-point numbers, below `least`, or (`above`) equal to it."""
-    real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
+    """Raise UserError where values are not finite numbers of single or double precision, below `least`, or (`above`)
+    equal to it."""
+    kind = values.dtype if isinstance(values, Tensor) else type(values)
+    real = kind in (torch.float32, torch.float64, int, float)
     if not real:
-        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        found = kind if isinstance(kind, torch.dtype) else kind.__name__
         raise damaged(path, f"{name} is of the type {found} where floating-point numbers are expected")
     tensor = torch.as_tensor(values)
     bad = ~torch.isfinite(tensor)
@@ -216,6 +218,14 @@ def check_parameters(path: Path, name: str, module: nn.Module) -> None:
 def check_surrogate(path: Path, model: Any) -> None:
     """Raise UserError for numbers of a stored surrogate that are not valid."""
     prior, name, box = model.prior, model.description.name, torch.as_tensor(model.box)
+    channels, axes = len(model.description.channels), len(model.description.coordinates)
+    for key, values in (("mean", model.normalisation.mean), ("scale", model.normalisation.scale), ("box", box),
+                        ("prior.noise", prior.noise), ("prior.roughest", prior.roughest), ("prior.white", prior.white)):
+        shape = (2, axes) if key == "box" else (channels,)
+        if values is not None and values.shape != shape:
+            raise damaged(path, f"{name}: {key} has the shape {tuple(values.shape)} where {shape} is expected")
+    if bool((box[0] > box[1]).any()):
+        raise damaged(path, f"{name}: box holds a minimum above the maximum")
     for key, finite in (("mean", model.normalisation.mean), ("box", box), ("prior.mean", prior.mean),
                         ("prior.covariance", prior.covariance), ("scale.origin", model.scale.origin)):
         check_numbers(path, f"{name}: {key}", finite)
@@ -228,7 +238,7 @@ def check_surrogate(path: Path, model: Any) -> None:
     unseen = None if prior.unseen is None else prior.unseen.variance
     for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
                           ("growth", prior.growth), ("leads", prior.leads), ("relative", prior.relative),
-                          ("unseen.variance", unseen)):
+                          ("roughest", prior.roughest), ("white", prior.white), ("unseen.variance", unseen)):
         if variance is not None:
             check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
     _check_covariance(path, f"{name}: prior.covariance", prior.covariance)

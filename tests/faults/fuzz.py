@@ -189,16 +189,15 @@ def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kinds = corpus(folder, run, data)
-        for original, commands in list(kinds.values())[:most]:  # what is imported late is imported once
-            for arguments in commands(original):
-                (folder / "answer.csv").unlink(missing_ok=True)
-                (folder / "converted.h5").unlink(missing_ok=True)
-                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                    main(arguments)
         until = time.monotonic() + 60 * minutes
         while time.monotonic() < until and (most is None or sum(count.values()) < most):
             kind = list(kinds)[sum(count.values()) % len(kinds)]
             original, commands = kinds[kind]
+            for arguments in () if count[kind] else commands(original):  # what is imported late is imported once
+                (folder / "answer.csv").unlink(missing_ok=True)
+                (folder / "converted.h5").unlink(missing_ok=True)
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    main(arguments)
             case = folder / f"case{original.suffix}"
             case.write_bytes(mutated(original.read_bytes(), random))
             count[kind] += 1

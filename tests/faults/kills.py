@@ -10,23 +10,30 @@ what it gave undisturbed, but for times.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+from PIL import Image
 
+from inrflow.cli import main as inrflow
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
+ERRORS, IMPORTED = "errors.txt", "imported.txt"  # of the command that ran last
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("seconds", "decode_points_per_second")  # what differs from run to run
 
@@ -90,34 +97,55 @@ class Told(list[str]):
         super().append(line)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> ForkProcess:
     """A command in its own process."""
-    return subprocess.Popen([sys.executable, "-m", "inrflow", *arguments], cwd=folder, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = multiprocessing.get_context("fork").Process(target=_command, args=(folder, arguments))
+    process.start()
+    return process
 
 
-def run(folder: Path, *arguments: str) -> str:
-    """A command to its end; what it printed on stderr. Raises RuntimeError where it fails."""
+def _command(folder: Path, arguments: tuple[str, ...]) -> None:
+    os.chdir(folder)
+    for descriptor, name in ((1, os.devnull), (2, ERRORS)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    code = inrflow(arguments)
+    Path(IMPORTED).write_text("\n".join(sys.modules))
+    sys.exit(code)
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """A command to its end. Raises RuntimeError where it fails."""
     process = start(folder, *arguments)
-    _, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}: {errors[-500:]}")
-    return errors
+    process.join()
+    if process.exitcode:
+        errors = (folder / ERRORS).read_text()
+        raise RuntimeError(f"{' '.join(arguments)}: exit code {process.exitcode}: {errors[-500:]}")
+    for name in (folder / IMPORTED).read_text().splitlines():
+        if name not in sys.modules:
+            with suppress(Exception):  # modules that are made, not found
+                import_module(name)
 
 
 def content(path: Path) -> dict[str, Any]:
-    """What a file or folder holds, without times and logs."""
+    """What a file or folder holds, without times and logs. Raises OSError or ValueError where a file is not whole."""
     files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    held: dict[str, Any] = {}
-    for file in files:
-        name = str(file.relative_to(path)) if file != path else path.suffix
-        if name == "evaluation.json":
-            held[name] = _untimed(json.loads(file.read_text()))
-        elif file.suffix in (".csv", ".safetensors"):
-            held[name] = file.read_bytes()
-        else:  # pictures, logs and data files hold dates: that they are there is compared
-            held[name] = None
-    return held
+    return {str(file.relative_to(path)) if file != path else path.suffix: _held(file) for file in files}
+
+
+def _held(file: Path) -> Any:
+    if file.name == "evaluation.json":
+        return _untimed(json.loads(file.read_text()))
+    if file.suffix in (".csv", ".safetensors"):
+        return file.read_bytes()
+    if file.suffix == ".h5":
+        with h5py.File(file) as data:
+            return {name: repr(np.asarray(data[name]).tolist()) for name in data}
+    if file.suffix == ".json":  # of choices, with times
+        return sorted(json.loads(file.read_text()))
+    if file.suffix == ".png":
+        with Image.open(file) as picture:
+            return np.asarray(picture).shape
+    return None  # logs and programs hold dates: that they are there is compared
 
 
 def _untimed(value: Any) -> Any:
@@ -149,23 +177,25 @@ def main() -> int:
             command = every[int(random.integers(len(every)))]
             target = folder / command.output
             if command.name not in known:
+                run(folder, *command.arguments)  # which imports what it needs
+                remove(target)
                 began = time.monotonic()
                 run(folder, *command.arguments)
                 known[command.name] = content(target), time.monotonic() - began
                 remove(target)
             expected, seconds = known[command.name]
             began, process = time.monotonic(), start(folder, *command.arguments)
-            try:
-                process.wait(float(random.uniform(0, seconds)))
-                known[command.name] = expected, time.monotonic() - began  # sooner than undisturbed: a busy machine
-            except subprocess.TimeoutExpired:
-                process.send_signal(SIGNALS[int(random.integers(len(SIGNALS)))])
+            process.join(float(random.uniform(0, seconds)))
+            if process.exitcode is not None:  # sooner than undisturbed: a busy machine
+                known[command.name] = expected, time.monotonic() - began
+            else:
+                os.kill(process.pid, SIGNALS[int(random.integers(len(SIGNALS)))])
                 landed[command.name] += 1
-            process.communicate()
+            process.join()
             try:
                 if command.again is not None and (target / "config.yaml").exists():
                     run(folder, *command.again)
-                elif process.returncode:
+                elif process.exitcode:
                     last = ("config.yaml", "README.md")  # of a run, of an export: written last, then it must be whole
                     whole = target.is_file() or any((target / name).exists() for name in last)
                     if not whole:

@@ -128,6 +128,18 @@ def test_numbers_that_no_model_has_are_refused(tmp_path, part, key, value, messa
         Surrogate.load(changed(tmp_path, damage))
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state: state.update(box=state["box"].flatten()), r"box has the shape \(4,\) where \(2, 2\) is expected"),
+    (lambda state: state.update(box=state["box"].flip(0).contiguous()), "box holds a minimum above the maximum"),
+    (lambda state: state["prior"].update(noise=state["prior"]["noise"][:-1]), r"prior.noise has the shape \(1,\)"),
+    (lambda state: state["prior"].update(noise=state["prior"]["noise"].half()), "prior.noise is of the type torch.flo"),
+    (lambda state: state["normalisation"].update(mean=torch.zeros(0)), r"mean has the shape \(0,\)"),
+])
+def test_tensors_of_another_shape_or_type_are_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        Surrogate.load(changed(tmp_path, lambda state, metadata: change(state)))
+
+
 @pytest.mark.parametrize(("part", "key", "value"), [
     ("decoder", "output_map", 1e30), ("prior", "noise", 0.0), ("field", "terms.linear.matrix", 1e30),
 ])

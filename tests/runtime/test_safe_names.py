@@ -24,5 +24,10 @@ def test_ordinary_names_are_kept_and_different_ones_stay_different():
     assert Path(safe_name("../../x")).parts == (safe_name("../../x"),)
 
 
+def test_no_name_is_that_of_another_part_of_a_run(tiny_run):
+    for name in ("checkpoints", "Checkpoints", *(path.name for path in tiny_run.run.iterdir())):
+        assert not (tiny_run.run / safe_name(name)).exists() and safe_name(name).startswith(f"{name}-"), name
+
+
 def test_terminal_escapes_are_written_out():
     assert printable("a\x1b[31mb\nc\ud800é") == "a\\x1b[31mb\\nc\\ud800é"

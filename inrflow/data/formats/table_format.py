@@ -149,13 +149,14 @@ class TableContent(Content):
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ()), *level}
         others = [name for name in names if name not in taken]
-        numbered = [name for name in labels(block) if all_numbers(block[name])]  # stations or flags
+        labelled = set(labels(block))
+        numbered = {name for name in labelled if all_numbers(block[name])}  # stations or flags
         blank = [name for name in others if not options.channels and name not in numbered and all(
             map(_is_blank, block[name].tolist()))]
         empty = self._without_values(blank) if blank else set()
         stamps = [name for name in others if block[name].dtype.kind == "M"]
-        texts = [name for name in others if (name in [*labels(block), *stamps] or not name) and name not in empty]
-        fields = tuple(options.channels or [name for name in others if name not in (*texts, *empty)])
+        texts = [name for name in others if (name in labelled or name in stamps or not name) and name not in empty]
+        fields = tuple(options.channels or [name for name in others if name not in {*texts, *empty}])
         if named := [name for name in blank if name in empty - {""}]:  # trailing separators make a nameless column
             warnings.warn(f"{path}: {', '.join(named)} {'has' if len(named) == 1 else 'have'} no values and "
                           f"{'is' if len(named) == 1 else 'are'} left out", stacklevel=2)
@@ -172,7 +173,7 @@ class TableContent(Content):
                 map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]
             hint = f"; write bare numbers if {noted[0]} is one" if noted else ""
             warnings.warn(f"{path}: {called_so} {words} and {are} left out{hint}", stacklevel=2)
-        absent = [name for name in (*fields, *(() if sphere else axes)) if name not in (*names, PLACE)]
+        absent = [name for name in (*fields, *(() if sphere else axes)) if name not in {*names, PLACE}]
         if not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "none of them is a channel"
             raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with channels=[...], and "

@@ -92,6 +92,10 @@ class TrajectoryFile:
             if numbers.min() < (-1 if each else 0) or numbers.max() >= self.points:
                 raise UserError(f"{self.path}: {name} names the points {numbers.min()} to {numbers.max()} but there "
                                 f"are {self.points}; number them from 0 to {self.points - 1}")
+            if self.layout == "frames" and self.point_layout == "shared" and not _any_has_extent(
+                    np.asarray(self._file["x"], np.float64)[numbers]):
+                raise UserError(f"{self.path}: {name} has no cell of positive size; cells join {corners} different "
+                                "points that are not on a line or plane")
 
     @property
     def declares_domain(self) -> bool:
@@ -362,3 +366,13 @@ def name_origin(path: str | os.PathLike[str], origin: str) -> None:
     """Keep in a file the name of the one that it was converted from, by which messages then call it."""
     with damage_as_user_error(Path(path)), h5py.File(path, "r+") as file:
         file.attrs[_ORIGIN] = origin
+
+
+def _any_has_extent(corners: np.ndarray) -> bool:
+    """Whether any of the simplices (E, k + 1, d) has a positive size, by the Gram determinants of their edges."""
+    with np.errstate(invalid="ignore"):  # coordinates that are not finite are named later
+        edges = corners[:, 1:] - corners[:, :1]
+        edges = edges / (np.abs(edges).max((1, 2), keepdims=True) + 1e-300)
+    gram = edges @ edges.swapaxes(-1, -2)
+    longest = np.trace(gram, axis1=-2, axis2=-1)
+    return bool((np.linalg.det(gram) > 1e-20 * longest ** edges.shape[1]).any())

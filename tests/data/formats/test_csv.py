@@ -72,3 +72,12 @@ def test_a_header_alone_is_told(header, tmp_path):
     (tmp_path / "a.csv").write_text(header)
     with pytest.raises(UserError, match="no rows"):
         convert(tmp_path / "a.csv", tmp_path / "a.h5")
+
+
+def test_time_grows_as_the_number_of_columns_and_too_many_are_refused(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("t,x," + ",".join(f"c{k}" for k in range(4_001)) + "\n" + f"0,0{',1' * 4_001}\n")
+    began = time.process_time()
+    with pytest.raises(UserError, match="4001 channels are more than the 4000 that a file can name"):
+        convert(path, tmp_path / "wide.h5")
+    assert time.process_time() - began < 10  # 60 where each column is compared with all

@@ -38,7 +38,7 @@ def test_values_damaged_within_the_file_are_named_when_they_are_read(path):
 
 
 @pytest.mark.parametrize("triangles", [[[0, 1, 7]], [[-1, 1, 2]], [[0.0, 1.0, 2.0]], [[0, 1, 2, 3]], [0, 1, 2],
-                                       [["a"] * 3]])
+                                       [["a"] * 3], [[0, 0, 0], [1, 2, 1]]])
 def test_triangles_that_are_no_corners_are_named(path, triangles):
     write_trajectories(path, T, X, U, WAVE)
     with h5py.File(path, "r+") as file:

@@ -26,7 +26,7 @@ from inrflow.data.formats.builtin.models import from_model_layouts
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
-from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.schema import open_hdf5, survives
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
@@ -36,6 +36,7 @@ from inrflow.data.months import months_to_days
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
+_SCAN = 300  # seconds of processor time for the messages of a GRIB file
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
             "mesh", "location")
@@ -59,6 +60,8 @@ def open_netcdf(path: Path) -> Any:
         group = _group_of_zarr(path)
     elif engine == "cfgrib":
         options["backend_kwargs"] = {"indexpath": ""}  # no index file is written beside the data
+        if not survives(partial(xarray.open_dataset, path, engine=engine, decode_times=False, **options), _SCAN):
+            raise UserError(f"{path} ends the library that reads GRIB; it is damaged, copy or download it again")
     source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
