@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_MOSTLY = 0.5  # largest share of noise
+_MOSTLY = 0.7  # largest share of noise
 _ROUNDING = 1e-13  # least eigenvalue, relative to the largest
 
 

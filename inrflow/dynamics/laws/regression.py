@@ -374,7 +374,7 @@ def sparse_laws(equations: NormalEquations, active: Sequence[list[int]], count: 
             bound = least + min(level[0] * least, level[1] * (empty - least))
             support = [support for support, value in path if value <= bound][-1]
             solution, inverse = equations.solve(c, support, weights[c])
-            theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
+            theta[support, c], std[support, c] = solution, np.sqrt(np.maximum(np.diag(inverse), 0.0))
             chosen.append(tuple(sorted(support)))
             misfit += equations.unexplained(c, support, solution) / channels
         result.append((tuple(chosen), theta, std, misfit))
