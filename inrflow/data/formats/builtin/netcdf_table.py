@@ -38,8 +38,7 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 
 _SCAN = 300  # seconds of processor time for the messages of a GRIB file
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
-            "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
-            "mesh", "location")
+            "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables", "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "realisation", "ensemble", "ensemble_member",
                          "ens", "number", "run", "batch")
 
@@ -52,12 +51,11 @@ def open_netcdf(path: Path) -> Any:
     """
     import xarray
 
-    engine, group = _engine(path), None
-    options: dict[str, Any] = {}
+    engine, options = _engine(path), dict[str, Any]()
     if engine == "h5netcdf":
-        group, options["drop_variables"] = _group(path)
+        options["group"], options["drop_variables"] = _group(path)
     elif engine == "zarr":
-        group = _group_of_zarr(path)
+        options["group"] = _group_of_zarr(path)
     elif engine == "cfgrib":
         options["backend_kwargs"] = {"indexpath": ""}  # no index file is written beside the data
         if not survives(partial(xarray.open_dataset, path, engine=engine, decode_times=False, **options), _SCAN):
@@ -66,8 +64,7 @@ def open_netcdf(path: Path) -> Any:
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
         with _captured_log("cfgrib") as skipped:
-            read = partial(xarray.open_dataset, source, engine=engine, cache=False, decode_times=False, **options)
-            data = read(group=group) if group else read()
+            data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
             if group and engine == "h5netcdf":
                 data = _with_outer_coordinates(data, group, read)
         if skipped:
