@@ -47,15 +47,14 @@ def open_netcdf(path: Path) -> Any:
     """NetCDF, GRIB or PP file, or Zarr folder, as a lazy xarray.Dataset.
 
     Times of the standard calendar are decoded, others remain numbers; longitudes and latitudes in radians are converted
-    to degrees; true places are added for rotated grids. Raises UserError if it cannot be read.
-    """
+    to degrees; true places are added for rotated grids. Raises UserError if it cannot be read."""
     import xarray
 
-    engine, options = _engine(path), dict[str, Any]()
+    engine, group, options = _engine(path), None, dict[str, Any]()
     if engine == "h5netcdf":
-        options["group"], options["drop_variables"] = _group(path)
+        group, options["drop_variables"] = _group(path)
     elif engine == "zarr":
-        options["group"] = _group_of_zarr(path)
+        group = _group_of_zarr(path)
     elif engine == "cfgrib":
         options["backend_kwargs"] = {"indexpath": ""}  # no index file is written beside the data
         if not survives(partial(xarray.open_dataset, path, engine=engine, decode_times=False, **options), _SCAN):
@@ -64,7 +63,8 @@ def open_netcdf(path: Path) -> Any:
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
         with _captured_log("cfgrib") as skipped:
-            data = xarray.open_dataset(source, engine=engine, cache=False, decode_times=False, **options)
+            read = partial(xarray.open_dataset, source, engine=engine, cache=False, decode_times=False, **options)
+            data = read(group=group) if group else read()
             if group and engine == "h5netcdf":
                 data = _with_outer_coordinates(data, group, read)
         if skipped:
