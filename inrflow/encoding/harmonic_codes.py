@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeAlias
@@ -13,7 +13,9 @@ from scipy.ndimage import uniform_filter1d
 from inrflow.domains import Domain, Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.transform import CONSTANT
-from inrflow.encoding.grid_design import GridDesign, Rows, grid_design
+from inrflow.encoding.harmonic.grid_design import GridDesign, Rows, grid_design
+from inrflow.encoding.harmonic.imputation import filled
+from inrflow.encoding.harmonic.unseen_waves import with_unseen_waves
 from inrflow.errors import UserError
 from inrflow.numerics.components import block_map, groups_of
 from inrflow.numerics.effort import effort
@@ -112,13 +114,18 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
         blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # where each frame has its own points
         for _ in range(_ROUNDS):
-            moments = np.zeros_like(variance)
+            moments, excited = np.zeros_like(variance), np.zeros_like(variance)  # the latter: numbers of trajectories
             for design, values in blocks:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
                 squares = ((z - mean) ** 2).sum(0)
+                if len(z) % u.shape[1] == 0:
+                    largest = ((z - mean) ** 2).reshape(-1, u.shape[1], len(own)).max(1)
+                    excited += (largest > _NOTHING * variance.sum()).sum(0)
                 shown = spread * (spread < variance)  # of harmonics that some point observes
                 moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
             variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
+        if np.any(excited == 1):
+            variance = with_unseen_waves(variance, excited, harmonics.eigenvalues[own])
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
         moving = harmonics.own(c, moving=True)
         moving = moving[variances[c, moving] > _NOTHING * variances[c].sum()]
@@ -370,7 +377,7 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
             its, sizes, *_ = _dense(design).rows(seen).factors(root)
             fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)
         noise = float(noises[fit.argmin()])
-        left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < left.shape[1]], u, s, noise)
+        left = filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < left.shape[1]], u, s, noise)
     gain, share = s / (s**2 + noise), known.mean()
     codes = mean + turn(project(left) * gain) * root
     shrink = squares(share * s**2 / (share * s**2 + noise))
@@ -383,18 +390,3 @@ def _evidence(left: np.ndarray, projected: np.ndarray, s: np.ndarray, noises: np
     power = (projected**2).mean(0)
     outer, spread = max(float((left**2).sum(1).mean() - power.sum()), 0.0), s**2 + noises[:, None]
     return np.log(spread).sum(1) + (power / spread).sum(1) + (left.shape[1] - len(s)) * np.log(noises) + outer / noises
-
-
-def _filled(left: np.ndarray, patterns: Sequence[tuple[np.ndarray, np.ndarray]], u: np.ndarray, s: np.ndarray,
-            noise: float) -> np.ndarray:
-    """Values (B, N) with those missing in each pattern of frames imputed by the posterior mean."""
-    left = np.nan_to_num(left)
-    gain = s**2 / (s**2 + noise)
-    for rows, seen in patterns:
-        missing = np.setdiff1d(np.arange(left.shape[1]), seen)
-        own = u[missing]
-        effort.add(products=2 * len(own) * own.size + len(own) ** 3 + 4 * len(rows) * u.size)
-        given = (left[rows] @ u * gain) @ own.T
-        free = (1 + _LEAST) * np.eye(len(own)) - own @ own.T + own * (1 - gain) @ own.T
-        left[rows[:, None], missing] = np.linalg.solve(free, given.T).T
-    return left

@@ -38,8 +38,7 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 
 _SCAN = 300  # seconds of processor time for the messages of a GRIB file
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
-            "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables",
-            "mesh", "location")
+            "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables", "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "realisation", "ensemble", "ensemble_member",
                          "ens", "number", "run", "batch")
 
@@ -48,12 +47,10 @@ def open_netcdf(path: Path) -> Any:
     """NetCDF, GRIB or PP file, or Zarr folder, as a lazy xarray.Dataset.
 
     Times of the standard calendar are decoded, others remain numbers; longitudes and latitudes in radians are converted
-    to degrees; true places are added for rotated grids. Raises UserError if it cannot be read.
-    """
+    to degrees; true places are added for rotated grids. Raises UserError if it cannot be read."""
     import xarray
 
-    engine, group = _engine(path), None
-    options: dict[str, Any] = {}
+    engine, group, options = _engine(path), None, dict[str, Any]()
     if engine == "h5netcdf":
         group, options["drop_variables"] = _group(path)
     elif engine == "zarr":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inrflow.domains import Box
-from inrflow.encoding.grid_design import GridDesign, grid_design
+from inrflow.encoding.harmonic.grid_design import GridDesign, grid_design
 from inrflow.encoding.harmonic_codes import TableDesign, design_of, enough, fit_codes, white_noise
 
 N = 12

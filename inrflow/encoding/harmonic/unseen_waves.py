@@ -1,0 +1,24 @@
+"""Prior variances of waves that no trajectory has by chance: further trajectories may have them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inrflow.domains.transform import CONSTANT
+
+_LARGE = 1e-6  # share of the variance of waves among which unseen ones are expected
+
+
+def with_unseen_waves(variance: np.ndarray, excited: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
+    """Variances (K,) of codes, with some for unseen waves between those of large variance.
+
+    excited (K,): numbers of trajectories that have each. The probability that a wave of a further trajectory is none of
+    the known ones is the share of those that a single trajectory has (Good, Biometrika 1953): zero for symmetric
+    fields, all of which have the same waves.
+    """
+    total = variance.sum()
+    low = (eigenvalues <= eigenvalues[variance > _LARGE * total].max()) & (eigenvalues > CONSTANT * eigenvalues.max())
+    single, unseen = np.count_nonzero(low & (excited == 1)), low & (excited == 0)
+    if not (single and unseen.any()):
+        return variance
+    return np.where(unseen, total * single / excited[low].sum() / unseen.sum(), variance)
