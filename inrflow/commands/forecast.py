@@ -191,10 +191,12 @@ def time_number(name: str, given: str, about: Description) -> float:
 
 
 def _times(known: np.ndarray, until: float, every: float | None, places: int, surrogate: Surrogate) -> np.ndarray:
-    """Times of a forecast at so many places after those of the observations, `known` (T,), by default in their calendar
-    months or else in the usual step of the training data. Raises UserError if
+    """Times of a forecast at so many places after those of the observations, `known` (T,).
+
+    By default these go on in their calendar months, else in the usual step of the training data. Raises UserError if
     `until` is not after the last observation or too far, or if there would be too many rows: `_MOST_ROWS`, and
-    `_MOST_ROWS_FAR` in default steps beyond `_FAR` horizons, as with times in a wrong unit."""
+    `_MOST_ROWS_FAR` in default steps beyond `_FAR` horizons, as with times in a wrong unit.
+    """
     about, extent, last = surrogate.description, surrogate.extent, float(known[-1])
     asked, seen = (number_to_date(t, about.time_units) or f"{t:g}" for t in (until, last))
     if not until > last:
