@@ -436,3 +436,12 @@ def test_what_carries_itself_and_is_carried_by_a_flow_of_place_has_both_terms():
     carried = next(one for one in every if "carried" in one.terms)
     least = [regress([encoded], one)[0][0] for one in (families, carried)]
     assert least[1] < 0.05 * least[0]
+
+
+def test_flows_with_scalars_have_coefficients_of_place_without_the_transport_that_they_lack() -> None:
+    """Combinations name families of terms that are there: velocities and a temperature on a torus."""
+    torus = Box([0.0, 0.0], [1.0, 1.0], ["periodic", "periodic"])
+    families = with_vectors(basic_terms(3, 2), [(1, 2)], (1.0, 1.0, 1.0))
+    assert "transport" not in families.terms
+    every = list(families.with_varying_coefficients(torus, torus.harmonics(20)))
+    assert every and all(one.active for one in every)
