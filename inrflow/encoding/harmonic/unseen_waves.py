@@ -10,14 +10,17 @@ _LARGE = 1e-6  # share of the variance of waves among which unseen ones are expe
 
 
 def with_unseen_waves(variance: np.ndarray, excited: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
-    """Variances (K,) of codes, with some for unseen waves between those of large variance.
+    """Variances (K,) of codes, with some for unseen waves up to a little above the highest of large variance: by as much
+    as a maximum of so many draws lies below that of all numbers, on average.
 
     excited (K,): numbers of trajectories that have each. The probability that a wave of a further trajectory is none of
     the known ones is the share of those that a single trajectory has (Good, Biometrika 1953): zero for symmetric
     fields, all of which have the same waves.
     """
-    total = variance.sum()
-    low = (eigenvalues <= eigenvalues[variance > _LARGE * total].max()) & (eigenvalues > CONSTANT * eigenvalues.max())
+    total, rank = variance.sum(), eigenvalues.argsort(kind="stable").argsort()
+    large = variance > _LARGE * total
+    reach = (rank[large].max() + 1) * (1 + 1 / np.count_nonzero(large))
+    low = (rank < reach) & (eigenvalues > CONSTANT * eigenvalues.max())
     single, unseen = np.count_nonzero(low & (excited == 1)), low & (excited == 0)
     if not (single and unseen.any()):
         return variance
