@@ -10,8 +10,8 @@ _LARGE = 1e-6  # share of the variance of waves among which unseen ones are expe
 
 
 def with_unseen_waves(variance: np.ndarray, excited: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
-    """Variances (K,) of codes, with some for unseen waves up to a little above the highest of large variance, by as much
-    as the maximum of so many draws is below the largest number, on average.
+    """Variances (K,) of codes, with some for unseen waves up to a little above the highest of large variance: by as
+    much as the maximum of so many draws is below the largest number, on average.
 
     excited (K,): numbers of trajectories that have each. The probability that a wave of a further trajectory is none of
     the known ones is the share of those that a single trajectory has (Good, Biometrika 1953): zero for symmetric

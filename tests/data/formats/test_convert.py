@@ -157,7 +157,7 @@ def test_own_files_are_packed_anew(tmp_path, target, layout):
     about = with_symmetries()
     if layout == "frames":
         write_trajectories(tmp_path / "a.h5", t, x, u, about, environment=[1, 2, 2],
-                           extra={"triangles": np.ones((2, 3), int)})
+                           extra={"triangles": np.array([[0, 1, 2], [3, 4, 5]])})
     else:
         write_scattered(tmp_path / "a.h5", np.repeat([1, 4], 9000), np.tile(t, 900), np.tile(x, (60, 1)),
                         u.reshape(-1, 2), about)

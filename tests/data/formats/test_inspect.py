@@ -60,7 +60,7 @@ def test_a_trajectory_file_in_a_screenful(tmp_path):
     u[:, :, 0, 1] = np.nan
     about = Description.from_dict({**with_symmetries().to_dict(), "parameter_names": ["speed"]})
     write_trajectories(tmp_path / "a.h5", np.linspace(0, 2, 5), x, u, about, parameters=[[1.0], [2.5], [2.0]],
-                       environment=[0, 1, 1], extra={"triangles": np.zeros((4, 3), int)})
+                       environment=[0, 1, 1], extra={"triangles": np.arange(12).reshape(4, 3) % 7})
     rows = dict(describe(tmp_path / "a.h5"))
     assert len(rows) <= 20 and all("\n" not in text for text in rows.values())
     assert rows["sizes"] == "3 trajectories x 5 frames x 7 points x 2 channels"
