@@ -124,7 +124,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
                 shown = spread * (spread < variance)  # of harmonics that some point observes
                 moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
             variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
-        if np.any(excited == 1):
+        if len(u) > 1 and np.any(excited == 1):
             variance = with_unseen_waves(variance, excited, harmonics.eigenvalues[own])
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
         moving = harmonics.own(c, moving=True)
