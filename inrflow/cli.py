@@ -175,9 +175,9 @@ def _check(name: str, arguments: list[str]) -> None:
         return  # each combination is checked before the first is trained
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
-        if getattr(settings, "run", None) is not None:
-            if not (Path(settings.run) / MODEL_FILE).exists():
-                raise no_model(Path(settings.run))
+        run = getattr(settings, "run", None)
+        if run is not None and not (Path(run) / MODEL_FILE).exists():
+            raise no_model(Path(run))
         files = [item for item in arguments if "=" not in item]
         if name == "convert" and len(files) < 2:
             raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "

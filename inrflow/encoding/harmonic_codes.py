@@ -117,9 +117,10 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
             moments, excited = np.zeros_like(variance), np.zeros_like(variance)  # the latter: numbers of trajectories
             for design, values in blocks:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
-                squares = ((z - mean) ** 2).sum(0)
+                each = (z - mean) ** 2
+                squares = each.sum(0)
                 if len(z) % u.shape[1] == 0:
-                    largest = ((z - mean) ** 2).reshape(-1, u.shape[1], len(own)).max(1)
+                    largest = each.reshape(-1, u.shape[1], len(own)).max(1)
                     excited += (largest > _NOTHING * variance.sum()).sum(0)
                 shown = spread * (spread < variance)  # of harmonics that some point observes
                 moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown

@@ -114,8 +114,9 @@ def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
         return equations(trajectories, size).misfit(c, terms)
 
     for c in every:
-        pays = min(missed(c, _FEW, size) for size in sizes) < _HALVED * missed(c, _FEW, -math.inf)
-        inertia.append(math.exp(least_near(partial(missed, c, _TRAJECTORIES), sizes)) if pays else 0.0)
+        best = min(sizes, key=partial(missed, c, _FEW))
+        pays, near = missed(c, _FEW, best) < _HALVED * missed(c, _FEW, -math.inf), best + _STEP * np.array([-1, 0, 1])
+        inertia.append(math.exp(least_near(partial(missed, c, _TRAJECTORIES), near)) if pays else 0.0)
     return families.with_inertia(inertia)
 
 

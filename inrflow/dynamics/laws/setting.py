@@ -360,7 +360,7 @@ class EncodedData:
         error = np.sqrt(few.spread)[:, None] * np.random.default_rng(0).standard_normal(few.states.shape)
         some = equations if len(few.states) == len(self.states) else own(codes=few.states)
         each = zip(equations, some, own(codes=few.states + error), own(codes=few.states - error), strict=True)
-        return [one.extrapolated(own, noisier) for one, own, *noisier in each]
+        return [one.extrapolated(same, noisier) for one, same, *noisier in each]
 
 
 def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,
