@@ -91,11 +91,12 @@ def registries() -> Iterator[None]:
     from inrflow.dynamics.fields import base as fields
     from inrflow.evaluation.metrics.base import METRICS
     from inrflow.evaluation.references.base import REFERENCES
+    from inrflow.pdes import NAMES
     from inrflow.pdes.equations import EQUATIONS
     from inrflow.training import train as recipes
 
     tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
-    lists = (formats.FORMATS, recipes.RECIPES)
+    lists = (formats.FORMATS, recipes.RECIPES, NAMES)
     kept = [dict(table) for table in tables], [list(one) for one in lists]
     yield
     for table, before in zip(tables, kept[0], strict=True):

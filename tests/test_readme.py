@@ -14,9 +14,9 @@ import pytest
 
 import inrflow
 from inrflow.cli import COMMANDS
-from inrflow.commands.several.sweep import choices
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import SCHEMAS
+from inrflow.config.sweeps import choices
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 ROOT = Path(__file__).parents[1]
