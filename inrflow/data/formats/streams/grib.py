@@ -22,7 +22,7 @@ from xarray.core import indexing
 
 from inrflow.errors import UserError, first_line
 
-_SECONDS = 300  # of processor time for one answer of the process
+_SECONDS, _SECONDS_PER_BYTE = 5, 2e-5  # of processor time for one answer: thrice what many small messages take
 _WAITED = 10.0  # times as many by the clock, on a busy machine
 _BLOCK = 1 << 16
 _OPTIONS: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}, "cache": False, "decode_times": False}  # no index file
@@ -31,6 +31,8 @@ _OPTIONS: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}, "cache": False,
 def open_grib(path: Path) -> Dataset:
     """Fields of a GRIB file as a lazy dataset whose values are read, on request, by a separate process, which ends with
     it. Times are numbers. Raises UserError for damaged files."""
+    import cfgrib  # noqa: F401 (here, so that not every process imports it anew)
+
     _check_messages(path)
     reader = _Reader(path)
     variables, coordinates, attributes, left_out = reader.ask(None, None)
@@ -81,6 +83,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self._path, self._fields = path, _Fields(path)
+        self._seconds = _SECONDS + int(_SECONDS_PER_BYTE * path.stat().st_size)
         self.close: Callable[[], Any] = lambda: None  # ends the process
         if not hasattr(os, "fork"):
             return
@@ -91,7 +94,7 @@ class _Reader:
         if child == 0:
             try:
                 self._connection.close()
-                _serve(theirs, self._fields)
+                _serve(theirs, self._fields, self._seconds)
             finally:
                 os._exit(0)
         theirs.close()
@@ -103,10 +106,10 @@ class _Reader:
             return self._fields.ask(name, key)
         try:
             self._connection.send((name, key))
-            answered = self._connection.poll(_WAITED * _SECONDS)
+            answered = self._connection.poll(_WAITED * self._seconds)
             value, error = self._connection.recv() if answered else (None, "it does not come to an end")
         except (EOFError, OSError):
-            value, error = None, "it ends the library ecCodes"
+            value, error = None, "it makes ecCodes crash or run on"
         if error is not None:
             self.close()
             raise UserError(f"{self._path} cannot be read ({error}); it is damaged, copy or download it again")
@@ -139,14 +142,14 @@ class _Fields:
         return about, list(self._data.coords), self._data.attrs, left_out
 
 
-def _serve(connection: Connection, fields: _Fields) -> None:
-    """Answers to the requests of a `_Reader`, in its process."""
+def _serve(connection: Connection, fields: _Fields, seconds: int) -> None:
+    """Answers to the requests of a `_Reader`, in its process, each within so many seconds of processor time."""
     gc.disable()  # objects of the other process are not to be closed here
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ecCodes prints its errors
     with suppress(EOFError, OSError):  # the other process ended
         while True:
             request = connection.recv()
-            _allow_processor_time()
+            _allow_processor_time(seconds)
             try:
                 connection.send((fields.ask(*request), None))
             except Exception as error:
@@ -159,13 +162,13 @@ def _end(connection: Connection, child: int) -> None:
     os.waitpid(child, 0)
 
 
-def _allow_processor_time() -> None:
-    """Set the limit on processor time of this process to `_SECONDS` from now."""
+def _allow_processor_time(seconds: int) -> None:
+    """Set the limit on processor time of this process to so many seconds from now."""
     with suppress(ImportError):  # on systems without limits
         import resource
 
         now, (_, most) = resource.getrusage(resource.RUSAGE_SELF), resource.getrlimit(resource.RLIMIT_CPU)
-        until = int(now.ru_utime + now.ru_stime) + _SECONDS
+        until = int(now.ru_utime + now.ru_stime) + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (until if most < 0 else min(until, most), most))
 
 
