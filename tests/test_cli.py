@@ -222,7 +222,7 @@ def test_coordinates_in_another_order_are_one_clear_line(data, tiny_run, inrflow
     assert one_line(outcome, "data.h5", "coordinates y, x"), outcome.err
 
 
-def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, inrflow_command):
+def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, elsewhere, inrflow_command):
     outcome = inrflow_command("evaluate", f"run={tiny_run.run}", "observe.frames=11")
     assert one_line(outcome, "observe.frames=11", "10 frames"), outcome.err
     outcome = inrflow_command("train", f"data.train={tiny_run.train}", f"data.test={tiny_run.test}",
