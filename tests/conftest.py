@@ -55,9 +55,10 @@ def nothing_is_written_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> It
     of libraries and conversions that are kept until the process ends."""
     yield
     own, temporary = str(tmp_path_factory.getbasetemp()), os.path.realpath(tempfile.gettempdir())
-    kept = tuple(os.path.join(temporary, name) for name in ("torchinductor_", "inrflow-", "pytest-of-"))
+    kept = tuple(os.path.join(temporary, name) for name in ("torchinductor_", ".inrflow.", "pytest-of-"))
     changed = {path for path in written.written if not path.startswith((own, "/dev/", *_CACHES, *kept))
-               and not own.startswith(path) and not {"__pycache__", ".hypothesis", ".pytest_cache"} & {*path.split("/")}}
+               and not own.startswith(path)
+               and not {"__pycache__", ".hypothesis", ".pytest_cache"} & set(path.split(os.sep))}
     written.written.clear()
     assert not [path for path in changed if not path.startswith(temporary) or os.path.lexists(path)]
 
