@@ -9,7 +9,7 @@ from typing import Any
 
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
-from inrflow.runtime.shown import trajectories
+from inrflow.runtime.shown import trajectories, with_unit
 
 _CANDIDATES = 12
 
@@ -50,8 +50,7 @@ def _header(surrogate: Surrogate) -> Iterator[str]:
 def _system(surrogate: Surrogate) -> Iterator[str]:
     about, training = surrogate.description, surrogate.training
     units = about.units or ("",) * len(about.channels)
-    channels = ", ".join(f"`{_plain(c)}`" + (f" [{_plain(u)}]" if u else "")
-                         for c, u in zip(about.channels, units, strict=True))
+    channels = ", ".join(with_unit(f"`{_plain(c)}`", _plain(u)) for c, u in zip(about.channels, units, strict=True))
     box = ", ".join(f"`{_plain(name)}` {low:.4g} to {high:.4g}"
                     for name, low, high in zip(about.coordinates, *surrogate.box, strict=True))
     yield (f"A continuous field u(t, x) of {channels}, forecast from observations of its first moments by "
