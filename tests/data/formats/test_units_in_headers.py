@@ -37,6 +37,7 @@ def test_a_table_goes_in_with_its_units_and_out_with_its_header(tmp_path):
     seen = read_observations(tmp_path / "luft.csv", about)[0].frames()
     assert np.array_equal(seen.u[:, :, 1], np.arange(4.0)[:, None] + np.zeros(3))
     answer = tmp_path / "answer.csv"
-    with format_for_writing(answer).open_writer(answer, about, False) as writer:
-        writer.append({name: np.zeros(1) for name in about.channels}, None)
+    writer = format_for_writing(answer).open_writer(answer, about, False)
+    writer.append({name: np.zeros(1) for name in about.channels}, None)
+    writer.close()
     assert answer.read_text(encoding="utf-8").splitlines()[0] == header.removeprefix("Zeit,x,")
