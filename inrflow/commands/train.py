@@ -211,7 +211,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                   "inrflow evaluate", highlight=False, soft_wrap=True)
     if few:
         report_evaluation(surrogate, Path(file.location), Observe(surrogate.window), place.path, console, references,
-                          seen=True, limit=limit)
+                          seen=True, limit=limit, held_out=error)
 
 
 def _config_of_resumed_run(place: RunDirectory, device: str, arguments: list[str]) -> Config:
