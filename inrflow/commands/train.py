@@ -151,7 +151,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={place.path}", highlight=False)
             return INTERRUPTED
-        surrogate.save(place.path)
+        surrogate.save(place.path, card=False)
         console.print(f"saved {place.path / MODEL_FILE}", highlight=False)
         _report(problem, surrogate, test_path, observe, place, console)
     return 0

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.errors import UserError
-from inrflow.export.card import model_card
+from inrflow.model.card import CARD_FILE, model_card
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import read_json, write_json
 from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.temporary import temporary_folder
 
-CARD_FILE, REPORTS = "README.md", ("evaluation.json", "candidates.json")
+REPORTS = ("evaluation.json", "candidates.json")
 
 
 def published(surrogate: Surrogate) -> Surrogate:
@@ -44,7 +44,7 @@ def push_to_hub(
     surrogate = run if isinstance(run, Surrogate) else Surrogate.load(run, physics=physics)
     reports = [None if isinstance(run, Surrogate) else read_json(Path(run) / name) for name in REPORTS]
     with temporary_folder() as folder:
-        published(surrogate).save(folder)
+        published(surrogate).save(folder, card=False)
         card = model_card(surrogate, reports[0], reports[1], None)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         for file, report in zip(REPORTS, reports, strict=True):

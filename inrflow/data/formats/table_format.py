@@ -30,7 +30,7 @@ from inrflow.data.formats.columns import (
 )
 from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, require_one_length, sphere_axes
-from inrflow.data.formats.streams.headers import unit_in
+from inrflow.data.formats.units import unit_in
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 

@@ -5,9 +5,9 @@ import pytest
 
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.registry import format_for_writing
-from inrflow.data.formats.streams.headers import unit_in
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.units import unit_in
 
 
 @pytest.mark.parametrize(("name", "unit"), [
