@@ -221,7 +221,7 @@ class Surrogate(Shown):
                  ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
-        `context`: prior of contexts, by default the surrogate's. Several frames determine where flows are linearised."""
+        `context`: prior of contexts, by default the surrogate's. Several frames tell where flows are linearised."""
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
