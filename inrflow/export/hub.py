@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.errors import UserError
-from inrflow.model.card import CARD_FILE, model_card
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import read_json, write_json
+from inrflow.runtime.card import CARD_FILE, model_card
 from inrflow.runtime.run_files import MODEL_FILE
 from inrflow.runtime.temporary import temporary_folder
 

@@ -17,9 +17,9 @@ from inrflow.export.decoding import Decode, DecodeAtPoints, needs_points
 from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
-from inrflow.model.card import CARD_FILE, Exported, model_card
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import replaced_atomically, write_text
+from inrflow.runtime.card import CARD_FILE, Exported, model_card
 
 
 def export(

@@ -29,7 +29,6 @@ from inrflow.encoding.encode import CodeData, Encoder, encode
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
-from inrflow.model.card import write_card
 from inrflow.model.contexts import Contexts
 from inrflow.model.extent import Extent, Seen, arithmetic_as_user_error, warn_far
 from inrflow.model.solution import Solution
@@ -46,6 +45,7 @@ from inrflow.model.store import (
     reader,
 )
 from inrflow.model.variational import context_of_each_trajectory, solved_context
+from inrflow.runtime.card import write_card
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 

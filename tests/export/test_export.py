@@ -32,7 +32,7 @@ from inrflow.export.graphs import write_graph
 from inrflow.export.model import _points as export_points
 from inrflow.export.model import export
 from inrflow.export.stepping import Step
-from inrflow.model.card import Exported, model_card
+from inrflow.runtime.card import Exported, model_card
 
 TIMES = UNIT * np.arange(4)
 
