@@ -169,10 +169,15 @@ def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
     from inrflow.config.resolve import is_sweep, resolve
     from inrflow.config.schema import SCHEMAS
+    from inrflow.pdes import require_known
     from inrflow.runtime.run_files import MODEL_FILE, no_model
 
     if name == "train" and is_sweep(arguments):
-        return  # each combination is checked before the first is trained
+        from inrflow.config.sweeps import each_once, swept_settings
+
+        for combination in each_once(swept_settings(arguments)):
+            _check(name, combination)
+        return
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         run = getattr(settings, "run", None)
@@ -182,6 +187,8 @@ def _check(name: str, arguments: list[str]) -> None:
         if name == "convert" and len(files) < 2:
             raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "
                             "a TARGET")
+        if getattr(settings, "pde", None) is not None:
+            require_known(settings.pde)
         data = getattr(settings, "data", None)
         given = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
         _require_files(given if name != "convert" else {"": files[:-1]})

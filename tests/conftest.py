@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import written
 
 from inrflow.cli import keep_freed_memory, main
 from inrflow.pdes.generate import generate
@@ -41,6 +43,24 @@ def command(*arguments: object) -> Outcome:
     with redirect_stdout(out), redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+written.watch()
+_CACHES = tuple(os.path.expanduser(f"~/{folder}/matplotlib") for folder in (".cache", ".config"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests write in their temporary folders alone. What Python writes in the system's is gone afterwards, but for that
+    of libraries and conversions that are kept until the process ends."""
+    yield
+    own, temporary = str(tmp_path_factory.getbasetemp()), os.path.realpath(tempfile.gettempdir())
+    kept = tuple(os.path.join(temporary, name) for name in ("torchinductor_", ".inrflow.", "pytest-of-"))
+    changed = {path for path in written.written if not path.startswith((own, "/dev/", *_CACHES, *kept))
+               and not own.startswith(path)
+               and not {"__pycache__", ".hypothesis", ".pytest_cache"} & set(path.split(os.sep))}
+    written.written.clear()
+    assert not [path for path in changed if not path.startswith(temporary) or os.path.lexists(path)]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,11 +111,12 @@ def registries() -> Iterator[None]:
     from inrflow.dynamics.fields import base as fields
     from inrflow.evaluation.metrics.base import METRICS
     from inrflow.evaluation.references.base import REFERENCES
+    from inrflow.pdes import NAMES
     from inrflow.pdes.equations import EQUATIONS
     from inrflow.training import train as recipes
 
     tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
-    lists = (formats.FORMATS, recipes.RECIPES)
+    lists = (formats.FORMATS, recipes.RECIPES, NAMES)
     kept = [dict(table) for table in tables], [list(one) for one in lists]
     yield
     for table, before in zip(tables, kept[0], strict=True):

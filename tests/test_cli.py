@@ -222,7 +222,7 @@ def test_coordinates_in_another_order_are_one_clear_line(data, tiny_run, inrflow
     assert one_line(outcome, "data.h5", "coordinates y, x"), outcome.err
 
 
-def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, inrflow_command):
+def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, elsewhere, inrflow_command):
     outcome = inrflow_command("evaluate", f"run={tiny_run.run}", "observe.frames=11")
     assert one_line(outcome, "observe.frames=11", "10 frames"), outcome.err
     outcome = inrflow_command("train", f"data.train={tiny_run.train}", f"data.test={tiny_run.test}",
@@ -353,7 +353,9 @@ print(json.dumps([told, sorted({"torch", "scipy", "h5py", "matplotlib"} & set(sy
 def test_wrong_calls_are_told_before_anything_heavy_is_imported(elsewhere):
     calls = [("trian",), ("train", "seeds=1"), ("train", "data.points=2"), ("evaluate",), ("evaluate", "run=."),
              ("plot", "run=nowhere"), ("query", "run=."), ("adapt", "run=."), ("convert", "a.csv"), ("inspect",),
-             ("inspect", "nowhere"), ("generate", "trajectory=3")]
+             ("inspect", "nowhere"), ("generate", "trajectory=3"), ("generate", "pde=nope"),
+             ("train", "-m", "seed=0,1", "data.train=nowhere.h5"), ("train", "-m", "data.train=nowhere.h5,x.h5"),
+             ("train", "--multirun", "seed=0,1", "training.minutes=1,-1")]
     child = process([json.dumps(calls)], WRONG_CALLS)
     out, err = child.communicate(timeout=100)
     told, imported = json.loads(out)

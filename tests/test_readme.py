@@ -14,9 +14,9 @@ import pytest
 
 import inrflow
 from inrflow.cli import COMMANDS
-from inrflow.commands.several.sweep import choices
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import SCHEMAS
+from inrflow.config.sweeps import choices
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +77,28 @@ def test_commands_parse(line):
     assert isinstance(resolved, SCHEMAS[name])
     keys = {item.split("=")[0].split(".")[0] for item in settings}
     assert keys <= {item.name for item in fields(resolved)}
+
+
+CHEAP = [line for line in dict.fromkeys(command_lines(*PAGES)) if re.match(
+    r"inrflow (query|next|evaluate|inspect) .*(runs/wave|runs/stations |train\.h5)", line)]
+
+
+def test_cheap_commands_run(tiny_run, elsewhere, inrflow_command):
+    for name in ("wave", "stations"):
+        shutil.copytree(tiny_run.run, elsewhere / "runs" / name)
+    shutil.copy(tiny_run.test, "test.h5")
+    shutil.copy(tiny_run.train, "train.h5")
+    with TrajectoryFile(tiny_run.test) as file:
+        frames, about = file.read(0, [0, 1]), file.description
+    rows = np.column_stack([np.repeat(frames.t, len(frames.x)), np.tile(frames.x, (2, 1)), np.concatenate(frames.u)])
+    for name in ("seen.csv", "stations.csv", "points.csv", "sites.csv"):
+        np.savetxt(name, rows, "%.9g", ",", header=",".join(("t", *about.coordinates, *about.channels)), comments="")
+    assert len(CHEAP) >= 6
+    for line in CHEAP:
+        done = inrflow_command(*shlex.split(line)[1:])
+        assert done.code == 0, (line, done.err)
+        for target in re.findall(r"to=(\S+)", line):
+            Path(target).unlink()
 
 
 def test_every_command_and_the_two_commands_of_a_fresh_machine_are_there():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +12,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.temporary import temporary_folder
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import start_run, train
@@ -34,10 +33,10 @@ def train_from_scratch(
     config.dynamics.context, config.dynamics.memory = "none", None
     config.decoder.code_size = None
     config.training.minutes, config.training.steps = minutes, StepsConfig()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "few.h5"
+    with temporary_folder() as scratch:
+        path = scratch / "few.h5"
         x = batch.x.expand(len(batch), *batch.x.shape[1:]).numpy()
         write_trajectories(path, batch.t.numpy(), x[:, 0] if x.shape[1] == 1 else x, batch.u.numpy(),
                            source.description, extra=source.file.meshes_of(trajectories))
-        with TrajectoryFile(path) as file, Recorder(Path(scratch), Console(quiet=True)) as log:
+        with TrajectoryFile(path) as file, Recorder(scratch, Console(quiet=True)) as log:
             return train(start_run(Problem.of(config, file), log))

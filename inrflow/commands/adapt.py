@@ -244,7 +244,7 @@ def configuration_of(config: AdaptConfig) -> Config:
 def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) -> None:
     """Save the adapted model, and the reference forecasts of the original run."""
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
-    surrogate.save(place.path)
+    surrogate.save(place.path, card=False)
     trained = RunDirectory(Path(str(config.run)))
     copy_references(trained.references_file(surrogate.description.name), place.path / REFERENCES_FILE)
 

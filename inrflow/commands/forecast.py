@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from inrflow.commands.query import WarningCollector, output_path_of_command
+from inrflow.commands.query import WarningCollector, output_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
@@ -41,10 +41,14 @@ _BYTES = 11  # of a number in a table
 def run(arguments: list[str]) -> int:
     """Assimilate observations, forecast, write."""
     config: ForecastConfig = resolve("forecast", ForecastConfig, arguments)
+    given = [str(path) for path in (config.observations, config.points) if path]
+    with output_of_command(config.to, config.output, "forecast", "forecast.csv", given) as target:
+        return _forecast(config, given, target)
+
+
+def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began, rows = surrogate.description, time.perf_counter(), 0
-    given = [str(path) for path in (config.observations, config.points) if path]
-    target = output_path_of_command(config.to, config.output, "forecast", "forecast.csv", given)
     until = time_number("until", str(config.until), about)
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")

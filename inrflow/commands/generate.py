@@ -23,10 +23,9 @@ from inrflow.runtime.screen import screen, show
 def run(arguments: list[str]) -> int:
     """Solve an equation and write trajectories; without its name, list all equations."""
     config: GenerateConfig = resolve("generate", GenerateConfig, arguments)
-    if config.pde not in EQUATIONS:
+    if config.pde is None:
         _list_equations(Console())
-        problem = "is missing" if config.pde is None else f"{config.pde!r} is unknown"
-        raise UserError(f"pde {problem}; choose one of {', '.join(EQUATIONS)}")
+        raise UserError(f"pde is missing; choose one of {', '.join(EQUATIONS)}")
     options = asdict(config)
     output = options.pop("output") or _default_file(config.pde)
     console = Console(stderr=True)

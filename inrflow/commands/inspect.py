@@ -13,7 +13,7 @@ from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, damage
 from inrflow.errors import UserError, missing
 from inrflow.runtime.run_files import CANDIDATES_FILE
 from inrflow.runtime.screen import screen, show
-from inrflow.runtime.shown import trajectories
+from inrflow.runtime.shown import trajectories, with_unit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,7 +127,7 @@ def _names(files: object) -> str:
 def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     about, training = surrogate.description, surrogate.training
     units = about.units or ("",) * len(about.channels)
-    channels = ", ".join(f"{name} [{unit}]" if unit else name for name, unit in zip(about.channels, units, strict=True))
+    channels = ", ".join(map(with_unit, about.channels, units))
     box = ", ".join(f"{name} {low:.4g} to {high:.4g}"
                     for name, low, high in zip(about.coordinates, *surrogate.box, strict=True))
     if about.geometry:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.commands.forecast import time_number
-from inrflow.commands.query import output_path_of_command
+from inrflow.commands.query import output_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
@@ -30,10 +30,14 @@ _NOTHING = 0.999  # share of the variance left above which a place tells nothing
 def run(arguments: list[str]) -> int:
     """Assimilate observations, choose places, write."""
     config: NextConfig = resolve("next", NextConfig, arguments)
+    given = [str(path) for path in (config.observations, config.points) if path]
+    with output_of_command(config.to, config.output, "next", "next.csv", given) as target:
+        return _choose(config, target)
+
+
+def _choose(config: NextConfig, target: Path) -> int:
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     about, began = surrogate.description, time.perf_counter()
-    given = [str(path) for path in (config.observations, config.points) if path]
-    target = output_path_of_command(config.to, config.output, "next", "next.csv", given)
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     observations = read_observations(str(config.observations), about, config.stations or read.get("stations"), read)
     number = min(observations) if config.trajectory is None else config.trajectory

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,13 @@ from inrflow.runtime.atomic_files import make_folder
 def run(arguments: list[str]) -> int:
     """Assimilate observations, predict, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
-    surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     sources = [str(config.observations), str(config.points)]
-    target = output_path_of_command(config.to, config.output, "query", Path(str(config.points)).name, sources)
+    with output_of_command(config.to, config.output, "query", Path(str(config.points)).name, sources) as target:
+        return _answer(config, target)
+
+
+def _answer(config: QueryConfig, target: Path) -> int:
+    surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     console = Console(stderr=True)
     began = time.perf_counter()
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
@@ -55,14 +59,22 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def output_path_of_command(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]) -> Path:
-    """Output file, by default `name` in the folder `output`. Raises UserError if it is one of the sources."""
-    if to is None:
-        return make_folder(Path(output or default_output(command))) / name
+@contextmanager
+def output_of_command(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]
+                      ) -> Iterator[Path]:
+    """Context manager of the output file, by default `name` in the folder `output`, which is removed where it stays
+    empty. Raises UserError if the file is one of the sources."""
     for source in sources:
-        if os.path.exists(to) and os.path.exists(source) and os.path.samefile(to, source):
+        if to is not None and os.path.exists(to) and os.path.exists(source) and os.path.samefile(to, source):
             raise UserError(f"to={to} is an input of this {command} and would be overwritten; give another file")
-    return Path(to)
+    folder = Path(output or default_output(command))
+    new = [] if to is not None else [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        yield Path(to) if to is not None else make_folder(folder) / name
+    finally:
+        with suppress(OSError):  # stops at the first that is not empty
+            for one in new:
+                one.rmdir()
 
 
 class WarningCollector:

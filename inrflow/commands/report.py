@@ -86,7 +86,9 @@ def _error_table(report: dict[str, Any], physics: str) -> Table:
     for key, title in shown.items():
         for group in groups[key]:
             table.add_column(f"{title} {_GROUPS[group]}", justify="right")
-    rows = {"inrflow": report} | {title_of(name): errors for name, errors in report["references"].items()}
+    kept = report.get("held_out", {})
+    rows = {"inrflow": report} | ({"inrflow, held-out forecasts": kept} if kept.get("nmse", {}).get("in_t") else {})
+    rows |= {title_of(name): errors for name, errors in report["references"].items()}
     for name, errors in rows.items():
         cells = [_cell(errors.get(key, {}).get(group)) for key in shown for group in groups[key]]
         table.add_row(Text(printable(name)), *cells, style="bold" if name == "inrflow" else None)

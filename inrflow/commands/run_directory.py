@@ -271,11 +271,14 @@ def copy_references(source: Path, target: Path) -> None:
 
 def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
-    references: References | None, seen: bool = False, limit: float = math.inf
+    references: References | None, seen: bool = False, limit: float = math.inf,
+    held_out: float | None = None
 ) -> dict[str, Any]:
     """Report of an evaluation on a file, which is written with figures into the directory, and printed as a table.
 
-    seen: whether the model was trained on these data, as noted in the report. limit: in seconds, see `evaluate`."""
+    seen: whether the model was trained on these data, as noted in the report. limit: in seconds, see `evaluate`.
+    held_out: error of forecasts of data that were held out, before the last fit, relative to the variance, which is
+    reported beside those of `seen` data."""
     from inrflow.commands.report import draw, show_errors
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
@@ -290,7 +293,7 @@ def report_evaluation(
                                   progress=lambda done: status.update(words.format(done)))
         done = evaluation.report["trajectories"]
         triangles = file.cells_of(0)
-    evaluation.report["in_sample"] = seen
+    evaluation.report |= {"in_sample": seen, "held_out": {"nmse": {"in_t": held_out}}}
     write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())

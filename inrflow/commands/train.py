@@ -151,7 +151,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={place.path}", highlight=False)
             return INTERRUPTED
-        surrogate.save(place.path)
+        surrogate.save(place.path, card=False)
         console.print(f"saved {place.path / MODEL_FILE}", highlight=False)
         _report(problem, surrogate, test_path, observe, place, console)
     return 0
@@ -211,7 +211,7 @@ def _report(problem: Problem, surrogate: Surrogate, test: str | None, observe: O
                   "inrflow evaluate", highlight=False, soft_wrap=True)
     if few:
         report_evaluation(surrogate, Path(file.location), Observe(surrogate.window), place.path, console, references,
-                          seen=True, limit=limit)
+                          seen=True, limit=limit, held_out=error)
 
 
 def _config_of_resumed_run(place: RunDirectory, device: str, arguments: list[str]) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.errors import UserError
-from inrflow.export.card import model_card
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import read_json, write_json
+from inrflow.runtime.card import CARD_FILE, model_card
 from inrflow.runtime.run_files import MODEL_FILE
+from inrflow.runtime.temporary import temporary_folder
 
-CARD_FILE, REPORTS = "README.md", ("evaluation.json", "candidates.json")
+REPORTS = ("evaluation.json", "candidates.json")
 
 
 def published(surrogate: Surrogate) -> Surrogate:
@@ -43,9 +43,8 @@ def push_to_hub(
     hub = _library()
     surrogate = run if isinstance(run, Surrogate) else Surrogate.load(run, physics=physics)
     reports = [None if isinstance(run, Surrogate) else read_json(Path(run) / name) for name in REPORTS]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        published(surrogate).save(folder)
+    with temporary_folder() as folder:
+        published(surrogate).save(folder, card=False)
         card = model_card(surrogate, reports[0], reports[1], None)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         for file, report in zip(REPORTS, reports, strict=True):

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.errors import UserError
-from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, needs_points
 from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import replaced_atomically, write_text
+from inrflow.runtime.card import CARD_FILE, Exported, model_card
 
 
 def export(
@@ -64,10 +64,10 @@ def export(
     graphs.append(f"`decode.pt2`, `decode.onnx`: {inputs} to values `u`, {shape} (agree to {away:.0e})")
     length = _dynamics(surrogate, folder, context, states, graphs, missing)
     _note_omissions(surrogate, missing)
-    published(surrogate).save(folder)
+    published(surrogate).save(folder, card=False)
     exported = Exported(graphs, missing, points is not None, length)
     card = model_card(surrogate, evaluation, candidates, exported)
-    write_text(folder / "README.md", card)
+    write_text(folder / CARD_FILE, card)
     return exported
 
 

@@ -45,6 +45,7 @@ from inrflow.model.store import (
     reader,
 )
 from inrflow.model.variational import context_of_each_trajectory, solved_context
+from inrflow.runtime.card import write_card
 from inrflow.runtime.shown import Shown
 from inrflow.runtime.tensor_files import save_tensors
 
@@ -142,14 +143,15 @@ class Surrogate(Shown):
 
     # ---- storing ----
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header. Raises
-        UserError where a term of the field is not registered."""
+    def save(self, directory: str | os.PathLike[str], card: bool = True) -> Path:
+        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header; and a
+        model card, README.md, unless another file has this name. Raises UserError for unregistered terms of a field."""
         if not isinstance(directory, str | os.PathLike):
             raise UserError(f"a run directory is a path, not {type(directory).__name__}; name a folder")
         state = {**self.state(), "field": self.field.state_dict()}
         about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
-        return save_tensors(Path(directory) / MODEL_FILE, state, about)
+        path = save_tensors(Path(directory) / MODEL_FILE, state, about)
+        return write_card(self, path) if card else path
 
     def state(self) -> dict[str, Any]:
         """All tensors but those of the field, for `save_tensors`."""
@@ -179,8 +181,7 @@ class Surrogate(Shown):
         """Read a run directory; the decoder computes on `device` ("auto", "cpu", "cuda" or "cuda:N").
 
         `physics`: name, for runs with several. Raises UserError where the device does not exist, no finished model is
-        in the directory, its numbers are not those of a model, or the physics is unknown.
-        """
+        in the directory, its numbers are not those of a model, or the physics is unknown."""
         home = choose_device(device)
         surrogate = load_model(directory, physics)
         if physics not in (None, name := surrogate.description.name):
@@ -220,8 +221,7 @@ class Surrogate(Shown):
                  ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
-        `context`: prior of contexts, by default the surrogate's. Several frames determine where flows are linearised.
-        """
+        `context`: prior of contexts, by default the surrogate's. Several frames tell where flows are linearised."""
         inner = self._plausible(window)
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.errors import UserError
+from inrflow.pdes import NAMES, require_known
 from inrflow.pdes.equation import AXES, DataProtocol, Equation, EquationSymmetries, Parameter, box_symmetries
 from inrflow.pdes.initial import gaussian_bump, smooth_field, smoothed_cube
 from inrflow.pdes.navier_stokes import NavierStokes
@@ -214,11 +214,11 @@ def register_equation(equation: type[Equation]) -> type[Equation]:
     if equation.name in EQUATIONS:
         raise ValueError(f"the equation {equation.name!r} is registered already; choose another name")
     EQUATIONS[equation.name] = equation()
+    NAMES.append(equation.name)
     return equation
 
 
 def find_equation(name: str) -> Equation:
     """Equation of a name. Raises UserError, which lists the names, if there is none."""
-    if name not in EQUATIONS:
-        raise UserError(f"Unknown pde {name!r}: choose one of {', '.join(EQUATIONS)}.")
+    require_known(name)
     return EQUATIONS[name]

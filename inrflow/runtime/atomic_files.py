@@ -57,7 +57,7 @@ class AtomicFile:
         require_replaceable(self.path, overwrite, store)
         with self.guard():
             remove_leftovers(self.path.parent, self.path)
-            self.partial, self._lock = _new_temporary(self.path)
+            self.partial, self._lock = new_temporary(self.path)
 
     def open_for_hdf5(self) -> Any:
         """File object for h5py and h5netcdf; disk failures are raised by the next `guard`.
@@ -154,7 +154,7 @@ def _temporary_parts(path: Path) -> tuple[str, str]:
     return f".{stem}.", f".partial{suffix}"
 
 
-def _new_temporary(path: Path) -> tuple[Path, int | None]:
+def new_temporary(path: Path) -> tuple[Path, int | None]:
     """New empty file beside `path`, and a descriptor that locks it during the life of this process."""
     begin, end = _temporary_parts(path)
     while True:

@@ -20,6 +20,11 @@ def trajectories(count: object) -> str:
     return counted(count, "trajectory", "trajectories")
 
 
+def with_unit(name: str, unit: str) -> str:
+    """Name of a channel with its unit in brackets, unless that is unknown or part of the name: NO2 [µg/m³]."""
+    return f"{name} [{unit}]" if unit and unit not in name.replace("\u2215", "/") else name
+
+
 class Shown:
     """Mixin for the display of surrogates and solutions in notebooks: representation, domain and fitted law."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from inrflow.evaluation.calibration import pooled
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.runtime.atomic_files import locked_folder
+from inrflow.runtime.temporary import temporary_folder
 from inrflow.training.candidate import Candidate, assemble, complete
 from inrflow.training.judge import Judge
 from inrflow.training.margins import POOR, ROUNDING, WHITE
@@ -76,7 +76,7 @@ def fit(
     if not isinstance(problem, Problem):
         raise UserError(f"fit takes a Problem, not {type(problem).__name__}; inrflow.train(FILE) takes files")
     console = Console(stderr=True, quiet=quiet)
-    place = tempfile.TemporaryDirectory() if directory is None else locked_folder(directory)
+    place = temporary_folder() if directory is None else locked_folder(directory)
     with place as folder, Recorder(Path(folder), console, problem.config) as log:
         return train(start_run(problem, log), recipes)
 

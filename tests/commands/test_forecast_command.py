@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -98,6 +99,7 @@ def test_places_need_no_times_and_are_not_replaced_in_silence(tiny_run, seen, tm
     assert outcome.code == 2 and "lacks y" in outcome.err and len(outcome.err.strip().splitlines()) == 1
 
 
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize(("setting", "words"), [
     ("until=0", "is not after the last observation"), ("until=soon", "is not a time in"),
     ("until=1e9", "larger `every`"), ("every=0", "every=0"), ("to=SEEN", "is an input of this forecast"),
@@ -107,6 +109,7 @@ def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, settin
     outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={seen[0]}",
                               setting.replace("SEEN", str(seen[0])), *until)
     assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
+    assert not Path("outputs").exists()  # the folder of the answer
 
 
 def test_dates_of_model_calendars_say_what_to_install(monkeypatch):
@@ -127,6 +130,7 @@ def test_a_forecast_on_a_grid_has_no_more_rows_than_others(tiny_run, tmp_path, i
     assert outcome.code == 2 and "at 16 places are more than 5000000 rows" in outcome.err
 
 
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize(("settings", "words"), [
     (("until=1000",), "more than 50000 rows (about"), (("until=1e5", "every=0.01"), "more than 5000000 rows (about"),
     (("until=1e9", "every=1e6"), "a forecast reaches"),

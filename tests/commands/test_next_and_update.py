@@ -47,6 +47,7 @@ def columns(path):
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_next_places_are_those_of_the_solution(tiny_run, seen, tmp_path, inrflow_command):
     x = np.random.default_rng(0).uniform(0, 1.5, (12, 2))
     weights = np.arange(1.0, 13.0)

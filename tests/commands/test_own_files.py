@@ -29,6 +29,9 @@ def test_a_pattern_of_files_is_trained_on_and_reported_and_answered_in_its_form(
     assert trained.code == 0, trained.err
     assert "2 files of NetCDF" in trained.err and "of the training data" in trained.err.replace("\n", " ")
     report = json.loads((elsewhere / "run" / EVALUATION_FILE).read_text())
+    tried = json.loads((elsewhere / "run" / "candidates.json").read_text())
+    assert report["held_out"]["nmse"]["in_t"] == tried["candidates"][tried["chosen"]]["validation_error"] > 0
+    assert "inrflow, held-out forecasts" in trained.out
     assert report["in_sample"] and (elsewhere / "run" / "forecast_T.png").exists()
     tested = inrflow_command("evaluate", "run=run", "data.test=month1.nc", "output=report")  # read as the run says
     assert tested.code == 0 and not json.loads((elsewhere / "report" / EVALUATION_FILE).read_text())["in_sample"]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from inrflow.commands.several.sweep import SWEEP_FILE, choices
+from inrflow.commands.several.sweep import SWEEP_FILE
+from inrflow.config.sweeps import choices
 
 
 @pytest.mark.parametrize(("override", "expected"), [

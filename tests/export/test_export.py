@@ -27,12 +27,12 @@ from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.field import ChannelField, ResidualField
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
-from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, _functions, needs_points
 from inrflow.export.graphs import write_graph
 from inrflow.export.model import _points as export_points
 from inrflow.export.model import export
 from inrflow.export.stepping import Step
+from inrflow.runtime.card import Exported, model_card
 
 TIMES = UNIT * np.arange(4)
 

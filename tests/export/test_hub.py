@@ -59,6 +59,19 @@ def test_a_run_goes_up_with_its_card_and_comes_down_the_same(hub, tiny_run):
     assert np.array_equal(here, there)
 
 
+def test_a_saved_surrogate_has_a_card_beside_it_and_the_readme_of_another_stays(tiny_run, tmp_path):
+    surrogate = inrflow.Surrogate.load(tiny_run.run)
+    for name, before in (("new", None), ("again", "---\nlibrary_name: inrflow\n---\nold"), ("other", "# A project")):
+        (tmp_path / name).mkdir()
+        card = tmp_path / name / "README.md"
+        if before is not None:
+            card.write_text(before)
+        surrogate.save(card.parent)
+        text = card.read_text()
+        assert text == before if name == "other" else "## Limits" in text and "old" not in text
+        assert inrflow.Surrogate.load(card.parent).parameters == surrogate.parameters
+
+
 def test_nothing_of_the_machine_goes_up(hub, tiny_run):
     inrflow.push_to_hub(tiny_run.run, "me/field")
     for path in (hub.folder / "me/field").iterdir():

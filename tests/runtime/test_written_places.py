@@ -2,26 +2,9 @@
 
 import os
 import shutil
-import sys
 
 import pytest
-
-_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "shutil.rmtree"}
-_changed: set[str] | None = None  # paths, while a command runs
-
-
-def _note(event, arguments):
-    if _changed is None or not (event == "open" or event in _CHANGES):
-        return
-    writes = event != "open" or isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    for path in arguments[: 1 if event == "open" else 2] if writes else ():
-        if isinstance(path, str | bytes | os.PathLike):
-            _changed.add(os.path.abspath(os.fsdecode(path)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def noted():
-    sys.addaudithook(_note)  # for the life of the process
+from written import written
 
 
 @pytest.mark.parametrize(("arguments", "target"), [
@@ -32,14 +15,11 @@ def noted():
     (("query", "run=run", "observations=seen.h5", "points=seen.h5"), None),
 ])
 def test_nothing_is_written_outside_of_the_target(tiny_run, elsewhere, inrflow_command, arguments, target):
-    global _changed
     shutil.copytree(tiny_run.run, "run")
     shutil.copy(tiny_run.test, "seen.h5")
-    _changed = set()
-    try:
-        done = inrflow_command(*arguments, *([target] if target else []))
-    finally:
-        changed, _changed = _changed, None
+    written.clear()
+    done = inrflow_command(*arguments, *([target] if target else []))
+    changed = written.copy()
     assert done.code == 0, done.err
     name = (target or "outputs").rpartition("=")[2]
     places = str(elsewhere / name), str(elsewhere / f".{name.partition('.')[0]}.")  # temporary files are beside it

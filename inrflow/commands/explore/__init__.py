@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -12,6 +11,7 @@ from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ExploreConfig
 from inrflow.errors import UserError
 from inrflow.runtime.run_files import CANDIDATES_FILE
+from inrflow.runtime.temporary import temporary_folder
 
 
 def run(arguments: list[str]) -> int:
@@ -36,8 +36,8 @@ def run(arguments: list[str]) -> int:
             break
     if path is None:
         raise UserError("the run does not say which trajectories to show; give data.test=FILE")
-    with TemporaryDirectory(prefix="inrflow-") as folder:
-        path = as_trajectories(str(path), "data.test", Path(folder), console, place.read_settings(),
+    with temporary_folder() as folder:
+        path = as_trajectories(str(path), "data.test", folder, console, place.read_settings(),
                                units=surrogate.description.time_units)
         if not Path(path).exists():
             raise UserError(f"the trajectories to show are in {path}, which does not exist; give data.test=FILE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
 from functools import cached_property
@@ -27,6 +26,7 @@ from inrflow.model.extent import Seen
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 from inrflow.plotting.views import drawn_order, lattice, map_coordinates, middle
+from inrflow.runtime.temporary import temporary_folder
 
 _STATIONS = 200
 MOST_BYTES = 20_000_000  # largest size of an uploaded table
@@ -149,8 +149,8 @@ class Explored:
         """
         if len(table) > MOST_BYTES:
             raise UserError(f"the table has {len(table) / 1e6:.0f} MB; give at most {MOST_BYTES / 1e6:.0f} MB")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "observations.csv"
+        with temporary_folder() as folder:
+            path = folder / "observations.csv"
             path.write_bytes(table)
             try:
                 found = read_observations(path, self.about, self._read.get("stations"), self._read)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, default_output
-from inrflow.config.resolve import SWEEP_FLAGS, resolve
+from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
+from inrflow.config.sweeps import swept_settings
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.runtime.atomic_files import write_json
 from inrflow.runtime.processes import Processes
@@ -46,9 +44,8 @@ def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: 
 def _run_sweep(
     arguments: Sequence[str], run: Callable[[list[str]], int], check: Callable[[Config], None], processes: Processes
 ) -> int:
-    given = [item for item in arguments if item not in SWEEP_FLAGS]
-    outputs = [item.partition("=")[2] for item in given if item.startswith("output=")]
-    axes = [choices(item) for item in given if not item.startswith("output=")]
+    outputs = [item.partition("=")[2] for item in arguments if item.startswith("output=")]
+    axes = swept_settings(arguments)
     base = Path(processes.agreed(outputs[-1] if outputs else str(default_output("train"))))
     swept = [index for index, axis in enumerate(axes) if len(axis) > 1]
     combinations = list(itertools.product(*axes))
@@ -87,38 +84,6 @@ def _run_sweep(
         _show(ordered, screen())
         console.print(f"results are in {base / SWEEP_FILE}", highlight=False)
     return max(worst for worst, _ in parts)
-
-
-def choices(override: str) -> list[str]:
-    """Single overrides of a swept one: two for `seed=0,1` and `seed=range(2)`; others are returned unchanged."""
-    key, found, value = override.partition("=")
-    if not found:
-        return [override]
-    items: Iterable[str] = _split(value)
-    if re.match(r"(range|choice|shuffle|sort|glob|interval)\(", value):
-        try:
-            items = OverridesParser.create().parse_override(override).sweep_string_iterator()
-        except HydraException as error:
-            raise UserError(f"{override} cannot be read as a sweep ({error}); give values as {key}=A,B") from error
-    return [f"{key}={item}" for item in items]
-
-
-def _split(value: str) -> Iterator[str]:
-    """Parts of a text separated by commas outside of brackets and quotes."""
-    depth, quote, start = 0, "", 0
-    for at, letter in enumerate(value):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter in "[({":
-            depth += 1
-        elif letter in "])}":
-            depth -= 1
-        elif letter == "," and depth == 0:
-            yield value[start:at]
-            start = at + 1
-    yield value[start:]
 
 
 def _results(place: RunDirectory) -> dict[str, Any]:

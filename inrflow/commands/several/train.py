@@ -68,7 +68,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return INTERRUPTED
-        members[name].save(kept)
+        members[name].save(kept, card=False)
     family = Family(members)
     family.save(directory)
     console.print(f"shared: {family.about}; saved {directory / MODEL_FILE}", highlight=False,

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from inrflow.data.formats.streams.joining import read_files
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
+from inrflow.runtime.temporary import temporary_folder
 
 _OPTIONS = ("channels", "coordinates", "time", "trajectory", "select", "stations")
 _KEYS = re.compile(rf"\b({'|'.join(_OPTIONS)})[=.]\S")  # settings that a message suggests
@@ -97,8 +97,8 @@ def _next(message: str, given: str, paths: list[Path], options: ReadOptions, tol
 
 def _converted(content: Content) -> tuple[list[tuple[str, str]], str]:
     """Rows on times, places and channels of the content of a file, and why training would refuse it, else empty."""
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "content.h5"
+    with temporary_folder() as folder:
+        target = folder / "content.h5"
         content.write(target)
         with TrajectoryFile(target) as file:
             least, greatest = channel_statistics(file)[-2:]

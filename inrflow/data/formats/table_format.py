@@ -30,6 +30,7 @@ from inrflow.data.formats.columns import (
 )
 from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, require_one_length, sphere_axes
+from inrflow.data.formats.units import unit_in
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 
@@ -194,7 +195,7 @@ class TableContent(Content):
             dates, since = True, None
         if since is not None and "time_units" not in options.description:
             warnings.warn(f"{path}: {time} holds {since}, and is read as such", stacklevel=2)
-        known = [units.get(name, "") for name in fields]
+        known = [units.get(name) or unit_in(name) for name in fields]
         self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else since,
                                             units=known if any(known) else None,
                                             geometry="sphere" if sphere else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
+from inrflow.runtime.temporary import temporary_folder
 
 __all__ = ["PointReader", "PointTable", "PointWriter", "read_observations", "read_points", "write_points"]
 
@@ -62,8 +62,8 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
         return
     if description.time_units and not kind.named_dimensions:  # named dimensions have own units
         told["time_units"] = description.time_units
-    with tempfile.TemporaryDirectory() as folder:
-        held = Path(folder) / "data.h5"
+    with temporary_folder() as folder:
+        held = folder / "data.h5"
         convert(paths, held, **told)
         if kind.named_dimensions and description.time_units:
             count_times_as(held, description.time_units, assumed=True)

@@ -63,6 +63,7 @@ def test_several_sensors_without_places_are_refused(tmp_path):
         convert(tmp_path / "a.csv", tmp_path / "a.h5")
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_answers_have_no_column_of_places(run, capsys):
     table, until = run / "one.csv", "2024-01-19T00:00"
     assert main(["forecast", f"run={run / 'run'}", f"observations={table}", f"until={until}",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +24,7 @@ from inrflow.data.formats.builtin.models import from_model_layouts
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
-from inrflow.data.formats.schema import open_hdf5, survives
+from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, cut_elsewhere, rotated_to_lonlat
 from inrflow.data.formats.streams.instances import as_rows, from_argo_profiles
 from inrflow.data.formats.streams.met_office import SIGNATURE, as_netcdf
@@ -36,7 +34,6 @@ from inrflow.data.months import months_to_days
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_SCAN = 300  # seconds of processor time for the messages of a GRIB file
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "cell_measures", "ancillary_variables", "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "realisation", "ensemble", "ensemble_member",
@@ -50,25 +47,20 @@ def open_netcdf(path: Path) -> Any:
     to degrees; true places are added for rotated grids. Raises UserError if it cannot be read."""
     import xarray
 
+    from inrflow.data.formats.streams.grib import open_grib  # imports xarray
+
     engine, group, options = _engine(path), None, dict[str, Any]()
     if engine == "h5netcdf":
         group, options["drop_variables"] = _group(path)
     elif engine == "zarr":
         group = _group_of_zarr(path)
-    elif engine == "cfgrib":
-        options["backend_kwargs"] = {"indexpath": ""}  # no index file is written beside the data
-        if not survives(partial(xarray.open_dataset, path, engine=engine, decode_times=False, **options), _SCAN):
-            raise UserError(f"{path} ends the library that reads GRIB; it is damaged, copy or download it again")
     source, engine = (as_netcdf(path), "h5netcdf") if engine == "iris" else (path, engine)
     with damage_as_user_error(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
-        with _captured_log("cfgrib") as skipped:
-            read = partial(xarray.open_dataset, source, engine=engine, cache=False, decode_times=False, **options)
-            data = read(group=group) if group else read()
-            if group and engine == "h5netcdf":
-                data = _with_outer_coordinates(data, group, read)
-        if skipped:
-            data = _of_all_levels(path, data, skipped)
+        read = partial(xarray.open_dataset, source, engine=engine, cache=False, decode_times=False, **options)
+        data = open_grib(path) if engine == "cfgrib" else read(group=group) if group else read()
+        if group and engine == "h5netcdf":
+            data = _with_outer_coordinates(data, group, read)
     try:
         with damage_as_user_error(path):
             if str(data.attrs.get("Conventions", "")).lower().startswith("cf/radial"):
@@ -79,43 +71,6 @@ def open_netcdf(path: Path) -> Any:
     except BaseException:
         data.close()
         raise
-
-
-@contextmanager
-def _captured_log(name: str) -> Iterator[list[str]]:
-    """Context manager that captures, as a list, errors logged by a package, which are not displayed."""
-    told: list[str] = []
-    logger, handler = logging.getLogger(name), logging.Handler(logging.ERROR)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    propagates, logger.propagate, level = logger.propagate, False, logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield told
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagates
-
-
-def _of_all_levels(path: Path, first: Any, skipped: Sequence[str]) -> Any:
-    """Fields of a GRIB file at several heights, such as winds at 10 m and temperature at 2 m: all if their names,
-    places and times are compatible, else the first, with a warning about the others."""
-    import cfgrib
-    import xarray
-
-    try:
-        parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, cache=False, decode_times=False)
-        single = [part.drop_vars([name for name, one in part.coords.items() if not one.dims]) for part in parts]
-        data = xarray.merge(single, join="exact", compat="no_conflicts")
-    except ValueError:
-        names = re.findall(r"shortName='(\w+)'", " ".join(skipped))
-        warnings.warn(f"{path}: {', '.join(dict.fromkeys(names)) or 'some fields'} are at other levels or times than "
-                      f"{', '.join(map(str, first.data_vars))} and are left out; write them to a file of their own by "
-                      "grib_copy -w shortName=NAME", stacklevel=3)
-        return first
-    first.close()
-    return data
 
 
 def _engine(path: Path) -> str:

@@ -1,17 +1,20 @@
-"""Model cards in Markdown, from a surrogate and the reports of its run, evaluation.json and candidates.json."""
+"""Model cards in Markdown, from a `Surrogate` and the reports of its run, evaluation.json and candidates.json."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.atomic_files import write_text
 from inrflow.runtime.safe_names import printable
-from inrflow.runtime.shown import trajectories
+from inrflow.runtime.shown import trajectories, with_unit
 
+CARD_FILE = "README.md"
 _CANDIDATES = 12
+_LIBRARY = "library_name: inrflow"  # second line of cards
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,17 @@ class Exported:
     step: float | None
 
 
+def write_card(surrogate: Any, model: Path) -> Path:
+    """Write README.md, the card of a `Surrogate`, beside the file of its model, whose path is returned, unless there is
+    one that is no card of inrflow."""
+    path = model.with_name(CARD_FILE)
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace").splitlines()[1:2] == [_LIBRARY]:
+        write_text(path, model_card(surrogate, None, None, None))
+    return model
+
+
 def model_card(
-    surrogate: Surrogate, evaluation: dict[str, Any] | None, candidates: dict[str, Any] | None,
+    surrogate: Any, evaluation: dict[str, Any] | None, candidates: dict[str, Any] | None,
     exported: Exported | None
 ) -> str:
     """Text of README.md of an exported model, with the header for model hubs."""
@@ -34,10 +46,10 @@ def model_card(
     return "\n".join(parts) + "\n"
 
 
-def _header(surrogate: Surrogate) -> Iterator[str]:
+def _header(surrogate: Any) -> Iterator[str]:
     about = surrogate.description
     yield "---"
-    yield "library_name: inrflow"
+    yield _LIBRARY
     yield "tags: [inrflow, surrogate, implicit-neural-representation, pde]"
     if about.licence:  # licence of the data, which restricts the use of the model
         yield f"license_name: {json.dumps(printable(about.licence))}"
@@ -47,11 +59,10 @@ def _header(surrogate: Surrogate) -> Iterator[str]:
     yield ""
 
 
-def _system(surrogate: Surrogate) -> Iterator[str]:
+def _system(surrogate: Any) -> Iterator[str]:
     about, training = surrogate.description, surrogate.training
     units = about.units or ("",) * len(about.channels)
-    channels = ", ".join(f"`{_plain(c)}`" + (f" [{_plain(u)}]" if u else "")
-                         for c, u in zip(about.channels, units, strict=True))
+    channels = ", ".join(with_unit(f"`{_plain(c)}`", _plain(u)) for c, u in zip(about.channels, units, strict=True))
     box = ", ".join(f"`{_plain(name)}` {low:.4g} to {high:.4g}"
                     for name, low, high in zip(about.coordinates, *surrogate.box, strict=True))
     yield (f"A continuous field u(t, x) of {channels}, forecast from observations of its first moments by "
@@ -65,7 +76,7 @@ def _system(surrogate: Surrogate) -> Iterator[str]:
            + (f"; licence: {_plain(about.licence)}" if about.licence else ""))
 
 
-def _model(surrogate: Surrogate) -> Iterator[str]:
+def _model(surrogate: Any) -> Iterator[str]:
     training = surrogate.training
     yield (f"- **Model**: {type(surrogate.decoder).__name__} with a code of {surrogate.code_size}; "
            f"{training.get('dynamics', '?')}; {surrogate.parameters:,} parameters")
@@ -131,7 +142,7 @@ def _tried(report: dict[str, Any] | None) -> Iterator[str]:
     yield ""
 
 
-def _files(surrogate: Surrogate, exported: Exported | None) -> Iterator[str]:
+def _files(surrogate: Any, exported: Exported | None) -> Iterator[str]:
     about, n = surrogate.description, surrogate.field.state_size
     yield "## Files"
     yield ""
@@ -165,7 +176,7 @@ def _files(surrogate: Surrogate, exported: Exported | None) -> Iterator[str]:
     yield ""
 
 
-def _limits(surrogate: Surrogate) -> Iterator[str]:
+def _limits(surrogate: Any) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield (f"Meant for fields like those of the training data, within the domain above. Forecasts beyond "
