@@ -46,6 +46,7 @@ _TIGHT, _HOLDING = 1e-4, 0.01  # errors above which leaky walls are tried; below
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # share of trajectories that judge laws; most of them; most for the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # least and most frames of a window of long trajectories; windows aimed at
 _FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # least number of windows; of frames; changes over the variance
+_NO_FLOW = 0.3  # held-out error of modes of flows, of unrelated channels about a half, above which none is tried
 _RESOLVED, _UNSURE = 1 / 3, 0.02  # share of modes of flows that have equations; relative error of the noise variance
 _ROUGH, MOST_OF_GRID = 1e-3, 4096  # error above which all harmonics of a grid are used; most codes of these
 _COARSE, _TWICE = 1e-4, 2.0  # error above which more harmonics are tried; times the time to choose, for this
@@ -368,10 +369,12 @@ def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: 
                  ) -> tuple[EncodedData, Data, float]:
     """Training data on harmonics as `choose_basis` finds them, trajectories that judge laws, and the held-out error of
     the harmonics. late(n): whether n times the time for this is over. most_codes: on a grid of more points than
-    MOST_OF_GRID."""
+    MOST_OF_GRID. Raises UserError if only modes of flows are given and the channels are no velocities."""
     train, judge = data.split(seed)
     few, channels = train.subsampled, train.u.shape[-1]
     place, boundary, count, floor = choose_basis(domains, boundary, few, seed, say, lambda: late(1.0))
+    if isinstance(place, Flows) and floor > _NO_FLOW:
+        raise UserError(f"divergence-free modes leave {100 * floor:.0f} % of the variance at held-out points")
     small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if small or floor > _COARSE:  # more harmonics may help: all of a grid, if affordable
         grid, every = resolved_harmonics(place, boundary, train)
