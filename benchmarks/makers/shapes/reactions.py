@@ -305,3 +305,51 @@ def thaw(generator: np.random.Generator, count: int) -> Fields:
         f = bumps_of(generator, fine, 1.0)
         u.append(solve(rate, (f - f.min()) / np.ptp(f), t)[:, : len(x)])
     return t, x, np.stack(u)[..., None], {"triangles": cells}
+
+
+@problem()
+def cyclic(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .004 lap u + u (1 - u - 1.6 v - .5 w), v and w alike after u, v, w, without flux in an L (May and Leonard
+    1975): three species that displace each other in turn; quadratic elements, read at corners."""
+    corners = [(0.0, 0.0), (1.5, 0.0), (1.5, 0.6), (0.7, 0.6), (0.7, 1.4), (0.0, 1.4)]
+    basis, stiffness, masses, cells = quadratic([polygon(corners, 0.06)], 0.06)
+    x, seen = basis.doflocs.T, basis.nodal_dofs[0]
+    w = np.stack([np.stack([np.exp(bumps_of(generator, x, 0.6, -1.0)) for _ in range(count)], -1) for _ in range(3)])
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        return w * (1 - w - 1.6 * np.roll(w, -1, 0) - 0.5 * np.roll(w, -2, 0))
+
+    frames = reacting(w, reaction, stiffness, masses, (0.004,) * 3, 0.05, 16)
+    return np.arange(FRAMES) * 0.8, x[seen], frames[:, :, seen].transpose(3, 0, 2, 1), cells
+
+
+@problem()
+def dissolving(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .02 lap u - 3 u v, v_t = -2 u v on a disc at whose rim u = 1: acid and a mineral that stays in place;
+    quadratic elements, Crank and Nicolson between half steps of the reaction, read at corners."""
+    basis, stiffness, masses, cells = quadratic([circle((0.0, 0.0), 1.0, 0.08)], 0.08)
+    x, seen, step, every = basis.doflocs.T, basis.nodal_dofs[0], 0.01, 15
+    free = basis.complement_dofs(basis.get_dofs().all())
+    inside = 1 - (x**2).sum(1)
+    u = np.stack([1 - inside * (0.7 + 0.5 * np.tanh(bumps_of(generator, x, 0.8))) for _ in range(count)], -1)
+    v = np.stack([1 / (1 + np.exp(-bumps_of(generator, x, 2.0))) for _ in range(count)], -1)
+    spread, own = 0.01 * step * stiffness[free][:, free], masses[free][:, free]
+    solver, explicit = splu((own + spread).tocsc()), own - spread
+
+    def half(w: np.ndarray) -> np.ndarray:
+        rate = np.array([-3.0, -2.0])[:, None, None]
+        middle = w + step / 4 * rate * w[0] * w[1]
+        w = w + step / 2 * rate * middle[0] * middle[1]
+        w[0, np.setdiff1d(np.arange(len(x)), free)] = 1.0
+        return w
+
+    w = np.stack([u, v])
+    frames = [w]
+    for index in range(1, every * (FRAMES - 1) + 1):
+        w = half(w)
+        w[0, free] = 1 + solver.solve(explicit @ (w[0, free] - 1))
+        w = half(w)
+        if index % every == 0:
+            frames.append(w)
+    return (np.arange(FRAMES) * step * every, x[seen], np.stack(frames)[:, :, seen].transpose(3, 0, 2, 1),
+            {**cells, "channels": ["acid", "mineral"]})

@@ -36,6 +36,7 @@ from inrflow.dynamics.laws.setting import (
     prepare_data,
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
+from inrflow.dynamics.laws.terms import Term
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 from inrflow.numerics.phases import periodic_phases
@@ -49,7 +50,7 @@ _CHOICE, _BY_CLOCK, _IN_TIME = 0.15, 0.3, 0.9  # shares: of effort, clock to cho
 _HALF = 0.5  # share of the clock after which forecasts come before further regressions
 _PAYS, _CLEARLY_PAYS = 0.5, 0.1  # most misfit of further families, over the least of simpler ones
 _FEW_MORE = 1.5  # number of terms over that of the first families up to which contexts are regressed at once
-_WORTH = 0.05  # log misfit that a term must save where systems differ
+_WORTH = 0.02, 0.05  # log misfit that a term must save; where systems differ
 _SCREENED, _MAY = 3, 0.6  # trajectories that rank families; largest misfit of all terms there, over that of the first
 _STALE = 6  # laws of a family without a better one, where all are poor
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
@@ -206,8 +207,9 @@ class LawSearch:
         last = 1 + (place.kind == "region")  # where coefficients of materials likely vary in space
         matrices = encoded.states[0, 0].size > MOST_OF_GRID  # these terms are matrices of all codes
         wider = self.pending = [] if matrices else [*by_place[:last], *inert, *more, *by_place[last:]]
+        began = effort()
         found.append(self._regressed(families))
-        least = found[0][0]
+        least, took = found[0][0], effort() - began  # the cost of others rises with the cube of their terms
 
         def pays(one: Families, encoded: EncodedData, share: float = _PAYS) -> _Regressed | None:
             few = len(one.all_terms) < _FEW_MORE * len(families.all_terms)
@@ -232,7 +234,8 @@ class LawSearch:
             if not self.several:
                 further = iter(self._promising(one for one in further if on(pause)))
             for one in further:
-                if on(pause) and (its := pays(one, self.after_transients, share)):
+                longer = took * (len(one.all_terms) / len(families.all_terms)) ** 3 if least < _POLYNOMIAL else 0.0
+                if on(pause - longer) and (its := pays(one, self.after_transients, share)):
                     found.append(its)
                     if its[0] < (_POLYNOMIAL if self.noiseless else _PAYS * least):
                         break
@@ -304,10 +307,9 @@ class LawSearch:
         """Regress families on encoded data, by default `after_transients`. None: the first families with inertia."""
         families = families or with_best_inertia(self.encoded, self.families)
         laws = regress([encoded or self.after_transients], families, self.period)
-        least, worth = laws[0][0], _WORTH if self.several else 0.0
-        self.say(f"  {len(laws)} candidates of {len(families.all_terms)} terms, misfits {least:.2e} to "
-                 f"{laws[-1][0]:.2e}")
-        laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
+        least, most = laws[0][0], laws[-1][0]
+        self.say(f"  {len(laws)} candidates of {len(families.all_terms)} terms, misfits {least:.2e} to {most:.2e}")
+        laws.sort(key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH[self.several] * _size(pair[1]))
         return least, [law for i, (misfit, law) in enumerate(laws) if i < _JUDGED or misfit <= _CLOSE * least], families
 
     def _promising(self, every: Iterable[Families]) -> list[Families]:
@@ -345,7 +347,7 @@ class LawSearch:
             stale = self.poor and self.pending and len(self.scored) > before + _STALE and self.least == min(
                 float(errors.mean()) for errors, _ in self.scored[:-_STALE])
             if stale or self.hopeless or (
-                    self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds):
+                    self.spent > (share if len(self.scored) >= _COMPARED else 1.0) * self.seconds and self.scored):
                 break
 
     def _consider(self, law: Law, errors: np.ndarray) -> None:
@@ -355,6 +357,12 @@ class LawSearch:
         if law.size and np.isfinite(errors).all():
             self.scored.append((errors, law))
             self.limit.most = self.deadline
+
+
+def _size(law: Law) -> int:
+    """Number of non-zero coefficients; those that vary in place count once."""
+    return law.size - sum(int(np.count_nonzero(own)) for own, term in zip(law.theta, law.terms, strict=True)
+                          if isinstance(term, Term) and term.place)
 
 
 def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:

@@ -46,7 +46,7 @@ _TIGHT, _HOLDING = 1e-4, 0.01  # errors above which leaky walls are tried; below
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # share of trajectories that judge laws; most of them; most for the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # least and most frames of a window of long trajectories; windows aimed at
 _FEW, _SHORTEST, _SLOW = 3, 5, 0.5  # least number of windows; of frames; changes over the variance
-_RESOLVED, _UNSURE = 1 / 3, 0.02  # share of modes of flows that have equations; relative error of the noise variance
+_RESOLVED, _NO_FLOW, _UNSURE = 1 / 3, 0.3, 0.02  # of modes of flows: share with equations, largest error; that of noise
 _ROUGH, MOST_OF_GRID = 1e-3, 4096  # error above which all harmonics of a grid are used; most codes of these
 _COARSE, _TWICE = 1e-4, 2.0  # error above which more harmonics are tried; times the time to choose, for this
 _FINE = 1e-6  # unresolved share of the variance on large grids, where enough harmonics are affordable
@@ -122,8 +122,7 @@ class Data:
         """Trajectories, or windows of long ones, for the fit and for judging laws; UserError if there are too few."""
         data = windows(self)
         if data.u.shape[1] < 4 or len(data.u) < 2:
-            raise UserError("a law needs at least 2 trajectories of 4 frames to be fitted to, and has "
-                            f"{len(self.u)} of {self.u.shape[1]}")
+            raise UserError(f"a law needs 2 trajectories of 4 frames, and has {len(self.u)} of {self.u.shape[1]}")
         fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
         return data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
 
@@ -368,10 +367,12 @@ def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: 
                  ) -> tuple[EncodedData, Data, float]:
     """Training data on harmonics as `choose_basis` finds them, trajectories that judge laws, and the held-out error of
     the harmonics. late(n): whether n times the time for this is over. most_codes: on a grid of more points than
-    MOST_OF_GRID."""
+    MOST_OF_GRID. Raises UserError if these are modes of flows that represent little."""
     train, judge = data.split(seed)
     few, channels = train.subsampled, train.u.shape[-1]
     place, boundary, count, floor = choose_basis(domains, boundary, few, seed, say, lambda: late(1.0))
+    if isinstance(place, Flows) and floor > _NO_FLOW:
+        raise UserError(f"divergence-free modes leave {100 * floor:.0f} % of the variance at held-out points")
     small, rough, highest = count < FEW_HARMONICS, floor > _ROUGH, 0.0
     if small or floor > _COARSE:  # more harmonics may help: all of a grid, if affordable
         grid, every = resolved_harmonics(place, boundary, train)
@@ -394,7 +395,6 @@ def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: 
     told = fit_codes(place.harmonics(int(_TOLD * count) * condition_count(boundary), boundary), some.x, some.u
                      ) if highest else codes  # all of a grid leave no residual: noise is estimated on fewer harmonics
     noise = white_noise(told, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
-    if highest and (noise / np.nanvar(train.u, (0, 1, 2))).mean() > _FLAT * highest:
-        noise = np.zeros_like(noise)
+    noise *= not highest or (noise / np.nanvar(train.u, (0, 1, 2))).mean() <= _FLAT * highest
     train, judge = replace(train, noise=noise), replace(judge, noise=noise)
     return EncodedData(place, boundary, codes, train, *encode(codes, train)), judge, floor

@@ -41,6 +41,7 @@ _OF_NETWORK, _ALONE = 0.25, 0.35  # shares of the budget for a network, with a l
 _AT_FIRST, _FAR_LESS = 0.05, 0.5  # share of the budget for an early network; residual ratio required of it
 _FIRST_SECONDS, _FEWEST_SECONDS = 1.0, 2.0  # least number of seconds for that one, and for others
 _GUARD = 0.75  # share of the budget, by the clock, after which the search is abandoned
+_POOR, _LATE = 1.0, 0.5  # error of a law, relative to the variance, and share of the budget beyond which none is added
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _SERIES = 4, 4, 12  # the last: least number of frames of a series
 _FEWEST_PLACES, _ON_LINE = 64, 24  # least number of places, and on a line
 _MOST_VALUES = 3e7  # largest number of values that a law is fitted to
@@ -194,7 +195,8 @@ class LawRecipe:
         if basis is not None and beside and (network == "on" or (
                 network == "auto" and not explained and missed > ROUNDING)):
             share = _ALONE if short is None else _OF_NETWORK
-            if short is not None and network != "on" and run.budget.seconds(share) < _FEWEST_SECONDS:
+            late = missed > _POOR and run.budget.elapsed > _LATE * run.budget.total  # time for other recipes
+            if short is not None and network != "on" and (late or run.budget.seconds(share) < _FEWEST_SECONDS):
                 run.log.say("law with a network: not sought, for lack of time")
                 return
             for law in with_network("network", share, basis, missed=missed):

@@ -75,6 +75,30 @@ def test_friction_is_tried_for_a_law_that_explains_nearly_all_and_kept_if_it_hal
     assert done == [[*search.families.terms][-1], "drag"] and len(search.regressions) == 1 + tried
 
 
+def test_a_costly_further_family_is_left_out_where_a_law_explains_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0.0, 1.2):  # of five
+        search, done = _search(), list[str]()
+
+        def regress(_: object, families: fit.Families, period: float, search: fit.LawSearch = search,
+                    done: list[str] = done, seconds: float = seconds) -> list[tuple[float, fit.Law]]:
+            done.append([*families.terms][-1])
+            fit.effort.add(seconds=seconds)
+            return [(5e-6, search.encoded.law(families.all_terms, *np.zeros((2, len(families.all_terms), 1))))]
+
+        monkeypatch.setattr(fit, "regress", regress)
+        monkeypatch.setattr(search, "_missed", lambda families: 0.1 if "drag" in families.terms else 1.0)
+        search.regress(1)
+        assert ("drag" in done) == (seconds == 0)
+
+
+def test_a_law_of_fewer_terms_is_forecast_before_one_that_hardly_misses_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search()
+    long, short = (search.encoded.law(search.families.all_terms[:n], np.ones((n, 1)), np.ones((n, 1))) for n in (9, 1))
+    for ratio, first in ((1.1, short), (1.2, long)):  # a term is worth 2 %, eight of them 17 %
+        monkeypatch.setattr(fit, "regress", lambda *_, ratio=ratio: [(1e-6, long), (ratio * 1e-6, short)])
+        assert search._regressed(search.families)[1][0] is first
+
+
 @pytest.mark.parametrize("vain", [1.5, 0.0])
 def test_a_search_that_has_no_law_ends_after_so_many_times_its_effort(vain: float, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:

@@ -77,6 +77,16 @@ def test_few_of_many_points_choose_harmonics_and_late_no_further_ones_are_tried(
     assert told[0].count(":") > 3 and told[-1].count(":") == 2  # the words, and one number of harmonics
 
 
+def test_channels_that_are_no_velocities_have_no_law_of_flows() -> None:
+    random, x = np.random.default_rng(0), np.stack(np.meshgrid(*[np.linspace(0, 1, 12)] * 2, indexing="ij"), -1)
+    x = x.reshape(-1, 2)
+    waves = np.stack([np.cos(np.pi * i * x[:, 0]) * np.cos(np.pi * j * x[:, 1]) for i in range(3) for j in range(3)])
+    unrelated = Data.of(np.arange(6.0), x, np.einsum("stck,kn->stnc", random.standard_normal((8, 6, 2, 9)), waves))
+    flows = Flows(*grid_mesh(*[np.linspace(0, 1, 8)] * 2), np.ones(2))
+    with pytest.raises(UserError, match="divergence-free modes leave [4-9]. % of the variance"):
+        prepare_data(unrelated, [flows], None, 0, lambda _: None)
+
+
 def test_late_other_harmonics_are_tried_all_the_same_where_modes_of_flows_hold_little() -> None:
     g, box = (np.arange(14) + 0.5) / 14, Box([0.0, 0.0], [1.0, 1.0], ["walled"] * 2)
     x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
