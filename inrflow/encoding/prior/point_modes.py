@@ -354,12 +354,10 @@ def projected_on_components(values: Tensor, frames: Tensor, most: int) -> Tensor
 
 
 def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointModes:
-    """Expectation maximisation from given patterns, with codes N(0, diag(variances)) and equal noise for all values.
-    As many codes fit a short record, its loadings have a normal prior of their mean square and sampling variance
-    (Bishop 1999), weighted by the ratio of missing to known values, at most 1."""
+    """Expectation maximisation from given patterns, with codes N(0, diag(variances)) and equal noise for all values."""
     seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
-    number, known = seen.sum(0), seen.any(1)
-    lacking = (number.max() / number.clamp(min=1) - 1).clamp(max=1.0)[:, None]
+    number = seen.sum(0)
+    known = seen.any(1)
     loadings = (patterns * variances.sqrt()[:, None]).T  # (M, R), of codes N(0, 1)
     noise = float((filled.square().sum() / seen.sum()).item()) * 0.1
     floor = _LEAST_NOISE * float(filled.square().sum() / seen.sum())
@@ -380,8 +378,7 @@ def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointMode
             cross += target.T @ mean
             total += second[known[rows]].sum(0)
             codes[rows] = mean
-        prior = noise * len(loadings) / (loadings.square().sum(0) + (noise / number.clamp(min=1)).sum())
-        loadings = torch.linalg.solve(moment + torch.diag_embed(lacking * prior + 1e-9), cross[..., None])[..., 0]
+        loadings = torch.linalg.solve(moment + 1e-9 * torch.eye(size), cross[..., None])[..., 0]
         left = filled.square().sum(0) - (loadings * cross).sum(1)
         noise = max(float(left.sum() / number.sum()), floor)
         # Codes are scaled to unit covariance, and the loadings inversely.

@@ -90,16 +90,6 @@ def test_complete_frames_have_the_components_of_a_singular_value_decomposition()
     assert float(modes.noise.sum()) == pytest.approx((lengths[3:] ** 2).sum() / 40)
 
 
-def test_the_past_of_a_value_that_starts_late_is_told_by_the_others_without_overfitting():
-    random = np.random.default_rng(12)
-    truth = random.standard_normal((400, 3)) @ random.standard_normal((3, 40))
-    values = torch.as_tensor(truth + 0.7 * random.standard_normal((400, 40)))
-    values[:380, ::4] = torch.nan
-    modes = principal_components(values, 30)
-    left, size = ((one[:380, ::4] ** 2).mean() for one in ((modes.codes @ modes.patterns).numpy() - truth, truth))
-    assert left < 0.1 * size
-
-
 def test_missing_values_hardly_move_the_components():
     random = np.random.default_rng(5)
     codes = random.standard_normal((500, 2)) * [2.0, 1.0]
