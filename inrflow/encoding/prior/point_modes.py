@@ -16,6 +16,8 @@ from torch import Tensor
 from inrflow.numerics.phases import phases_of
 
 _MOST_PERSISTENT = 0.95  # autocorrelation of noise; larger ones are attributed to cycles
+_FEWEST_PLACES = 4  # for the mean of a cycle over places
+_NUMBERS = 1 << 22  # in matrices of values that are inverted at once
 _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
@@ -55,18 +57,24 @@ def _design(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Te
 def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Cycle:
     """Least squares at each value from its own observations; values (T, M), NaN where not observed."""
     design = _design(t, periods, harmonics)
-    seen = torch.isfinite(values).double()
-    normal = torch.einsum("tk,tl,tm->mkl", design, design, seen)
-    normal = normal + 1e-6 * len(t) * torch.diag(torch.tensor([1e-6] + [1.0] * (design.shape[1] - 1)).double())
-    solved = torch.linalg.solve(normal, (values.nan_to_num(0.0).T @ design)[..., None])[..., 0]
+    right = values.nan_to_num(0.0).T @ design
+    solved = torch.linalg.solve(_normal(design, torch.isfinite(values)), right[..., None])[..., 0]
     return Cycle(solved.T.contiguous(), tuple(periods), tuple(harmonics))
+
+
+def _normal(design: Tensor, seen: Tensor) -> Tensor:
+    """Normal matrices (M, k, k) of least squares with a design (T, k), of the rows seen (T, M) at each value."""
+    masks, which = torch.unique(seen.T, dim=0, return_inverse=True)
+    ridge = torch.tensor([1e-6] + [1.0] * (design.shape[1] - 1)).double()
+    normal = torch.einsum("tk,tl,mt->mkl", design, design, masks.double())
+    return (normal + 1e-6 * len(design) * torch.diag(ridge))[which]
 
 
 def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]], channels: int = 1) -> Cycle:
     """Harmonics by least squares, each shrunk by the share of its power expected from noise (James and Stein 1961),
     pooled over the values of each channel, their last index. The noise, from the residuals, is a first-order
-    autoregression at each value. cycles: periods and the largest number of harmonics of each; those after the last with
-    a positive share are dropped."""
+    autoregression at each value. Coefficients are shrunk towards those of other places, too. cycles: periods and the
+    largest number of harmonics of each; those after the last with a positive share are dropped."""
     periods, most = [period for period, _ in cycles], [count for _, count in cycles]
     cycle = fit_cycle(t, values, periods, most)
     if not sum(most):
@@ -76,22 +84,72 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]],
     persistence = pairs / (left[:-1].square() * torch.isfinite(left[1:])).nansum(0).clamp(min=1e-300)
     persistence = (persistence + (1 + 3 * persistence) / len(t)).clamp(0.0, _MOST_PERSISTENT)  # less biased
     variance = left.square().nansum(0) / (count - len(cycle.coefficients)).clamp(min=1)
-    step, place, coefficients, kept = float(torch.diff(t).median()), 1, cycle.coefficients.clone(), []
+    coefficients = _towards_others(cycle, t, values, channels)
+    step, place, kept = float(torch.diff(t).median()), 1, list[int]()
     for period, number in cycles:
         last = 0
         for k in range(1, number + 1):
             turn = 2 * math.pi * k * step / period
             density = (1 - persistence**2) / (1 - 2 * persistence * math.cos(turn) + persistence**2)
-            by_noise = 4 * variance * density / count.clamp(min=1)  # of a cosine and a sine
+            by_noise = 4 * variance * density  # of a cosine and a sine, times the count
             rows = [place + k - 1, place + number + k - 1]
-            power = coefficients[rows].square().sum(0)
+            power = cycle.coefficients[rows].square().sum(0) * count
             noise, whole = (each.unflatten(0, (-1, channels)).sum(0) for each in (by_noise, power))
             share = (1 - noise / whole.clamp(min=1e-300)).clamp(min=0.0)
             coefficients[rows] *= share.repeat(len(power) // channels)
             last = k if bool(share.any()) else last
         kept.append(last)
         place += 2 * number
-    return Cycle(coefficients, tuple(periods), tuple(most)).leading(kept)
+    return replace(cycle, coefficients=coefficients).leading(kept)
+
+
+def _towards_others(cycle: Cycle, t: Tensor, values: Tensor, channels: int) -> Tensor:
+    """Coefficients (1 + k, M) at values (T, M) shrunk towards their mean over the places of each channel (the last
+    index) as far as records do not determine them, as those of stations that start late (best linear unbiased
+    prediction). Anomalies that the places share, as of weather, are subtracted before."""
+    places = values.shape[1] // channels
+    if places < _FEWEST_PLACES:
+        return cycle.coefficients.clone()
+    left, count = values - cycle(t), torch.isfinite(values).sum(0)
+    degrees = (count - len(cycle.coefficients)).clamp(min=0)
+    weight = torch.isfinite(values) * (degrees / count.clamp(min=1))
+    result, design = cycle.coefficients.clone(), _design(t, cycle.periods, cycle.harmonics)
+    for c in range(channels):
+        own, each = slice(c, None, channels), weight[:, c::channels]
+        shared = (left[:, own].nan_to_num(0.0) * each).sum(1) / each.sum(1).clamp(min=1e-300)
+        apart = left[:, own] - shared[:, None]
+        if bool((degrees[own] > 0).any()) and float(apart.square().nansum()) > 0:
+            result[:, own] = _of_places(design, values[:, own] - shared[:, None], apart, degrees[own])
+    return result
+
+
+def _of_places(design: Tensor, values: Tensor, left: Tensor, degrees: Tensor) -> Tensor:
+    """Coefficients (k, N) of a design (T, k) at places with values (T, N), by generalised least squares, with residuals
+    `left` (T, N) of N degrees of freedom that are first-order autoregressions, alike at all places, as larger cycles
+    have larger noise; shrunk towards their mean by their variance over places."""
+    seen = torch.isfinite(values)
+    after = seen[1:] & seen[:-1]
+    persistence = float((left[1:] * left[:-1]).nansum() / left[:-1].square()[after].sum().clamp(min=1e-300))
+    persistence = min(max(persistence + (1 + 3 * persistence) / len(left), 0.0), _MOST_PERSISTENT)
+    variance = (1 - persistence**2) * left.square().nansum() / degrees.sum()
+    first = torch.cat([seen[:1], seen[1:] & ~seen[:-1]])
+    begun, moved = (1 - persistence**2) ** 0.5 * design, design[1:] - persistence * design[:-1]
+    steps = torch.where(after, values[1:] - persistence * values[:-1], 0.0)
+    starts = torch.where(first, values, 0.0) * (1 - persistence**2) ** 0.5
+    precision = (_normal(begun, first) + _normal(moved, after)) / variance
+    known = (starts.T @ begun + steps.T @ moved) / variance  # (N, k)
+    parts = torch.arange(len(known)).split(max(1, _NUMBERS // precision[0].numel()))
+    found, error = known.clone(), known.clone()
+    for rows in parts:
+        inverse = torch.linalg.inv(precision[rows])
+        found[rows], error[rows] = (inverse @ known[rows, :, None])[..., 0], inverse.diagonal(dim1=1, dim2=2)
+    sure = 1 / error
+    away = found - (sure * found).sum(0) / sure.sum(0)
+    varies = ((sure * away.square()).sum(0) / sure.sum(0)).clamp(min=_LEAST_NOISE * error.amin(0))
+    sure = 1 / (error + varies)
+    known = known + (sure * found).sum(0) / sure.sum(0) / varies
+    return torch.cat([torch.linalg.solve(precision[rows] + torch.diag(1 / varies), known[rows, :, None])[..., 0]
+                      for rows in parts]).T
 
 
 @dataclass(frozen=True)
