@@ -122,7 +122,7 @@ class Data:
         """Trajectories, or windows of long ones, for the fit and for judging laws; UserError if there are too few."""
         data = windows(self)
         if data.u.shape[1] < 4 or len(data.u) < 2:
-            raise UserError(f"a law needs 2 trajectories of 4 frames, and has {len(self.u)} of {self.u.shape[1]}")
+            raise UserError(f"a law needs at least 2 trajectories of 4 frames, not {len(self.u)} of {self.u.shape[1]}")
         fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
         return data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
 

@@ -77,6 +77,7 @@ def test_friction_is_tried_for_a_law_that_explains_nearly_all_and_kept_if_it_hal
 
 def test_a_costly_further_family_is_left_out_where_a_law_explains_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in (0.0, 1.2):  # of five
+        fit.effort.restart()
         search, done = _search(), list[str]()
 
         def regress(_: object, families: fit.Families, period: float, search: fit.LawSearch = search,
