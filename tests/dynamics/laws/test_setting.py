@@ -239,7 +239,7 @@ def test_a_conductivity_that_varies_in_place_is_found_beside_a_reaction() -> Non
     starts = (np.random.default_rng(0).standard_normal((12, 5)) / (1 + np.arange(5))
               ) @ np.cos(np.pi * np.outer(np.arange(5), x))
     u = _frames(lambda u: np.diff(np.pad(a(face) * np.diff(u), 1)) * n**2 + 2 * (u - u**3), starts, t)
-    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=8.0)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=5.5)
     (base, (_, field)), = law.varying_coefficients(0, x[:, None]).items()
     assert base.flux
     np.testing.assert_allclose(field, a(x), atol=0.0005)
