@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from inrflow.errors import UserError
 from inrflow.model.extent import warn_diverged
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.atomic_files import make_folder
+from inrflow.runtime.atomic_files import made_folder
 
 
 def run(arguments: list[str]) -> int:
@@ -67,14 +67,11 @@ def output_of_command(to: str | None, output: str | None, command: str, name: st
     for source in sources:
         if to is not None and os.path.exists(to) and os.path.exists(source) and os.path.samefile(to, source):
             raise UserError(f"to={to} is an input of this {command} and would be overwritten; give another file")
-    folder = Path(output or default_output(command))
-    new = [] if to is not None else [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        yield Path(to) if to is not None else make_folder(folder) / name
-    finally:
-        with suppress(OSError):  # stops at the first that is not empty
-            for one in new:
-                one.rmdir()
+    if to is not None:
+        yield Path(to)
+        return
+    with made_folder(output or default_output(command)) as folder:
+        yield folder / name
 
 
 class WarningCollector:

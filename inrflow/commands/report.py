@@ -86,8 +86,9 @@ def _error_table(report: dict[str, Any], physics: str) -> Table:
     for key, title in shown.items():
         for group in groups[key]:
             table.add_column(f"{title} {_GROUPS[group]}", justify="right")
-    kept = report.get("held_out", {})
-    rows = {"inrflow": report} | ({"inrflow, held-out forecasts": kept} if kept.get("nmse", {}).get("in_t") else {})
+    rows = {"inrflow": report}
+    if "held_out" in report:
+        rows["inrflow, held-out forecasts"] = report["held_out"]
     rows |= {title_of(name): errors for name, errors in report["references"].items()}
     for name, errors in rows.items():
         cells = [_cell(errors.get(key, {}).get(group)) for key in shown for group in groups[key]]

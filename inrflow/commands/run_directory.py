@@ -293,7 +293,9 @@ def report_evaluation(
                                   progress=lambda done: status.update(words.format(done)))
         done = evaluation.report["trajectories"]
         triangles = file.cells_of(0)
-    evaluation.report |= {"in_sample": seen, "held_out": {"nmse": {"in_t": held_out}}}
+    evaluation.report["in_sample"] = seen
+    if held_out:
+        evaluation.report["held_out"] = {"nmse": {"in_t": held_out}}
     write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())

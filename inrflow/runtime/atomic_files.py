@@ -280,6 +280,19 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
+def made_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Context manager of a folder, created by `make_folder` if missing. Folders created here that stay empty are
+    removed."""
+    new = [one for one in (Path(folder), *Path(folder).parents) if not os.path.lexists(one)]
+    try:
+        yield make_folder(folder)
+    finally:
+        with suppress(OSError):  # stops at the first that is not empty
+            for one in new:
+                one.rmdir()
+
+
+@contextmanager
 def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
                  check: Callable[[Path], Any] | None = None) -> Iterator[h5py.File]:
     """Context manager of a new HDF5 file that replaces `path` on success and is removed on failure.
@@ -305,32 +318,28 @@ def locked_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     Folders created here that stay empty are removed. Raises UserError, naming the owner, if another process holds the
     lock, if the folder cannot be written, and if it contains links, through which files elsewhere would be written.
     """
-    new = [one for one in (Path(folder), *Path(folder).parents) if not os.path.lexists(one)]
-    path = make_folder(folder)
-    lock = FileLock(path / LOCK_FILE)
-    try:
-        _require_no_links(path)
+    with made_folder(folder) as path:
+        lock = FileLock(path / LOCK_FILE)
         try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(f"{path} is being written by {_owner(path) or 'another process'}; wait for its end, or "
-                            "choose another output=DIR") from error
-        except OSError as error:
-            raise disk_failure(path, error) or error from error
-        if before := _owner(path):
-            warnings.warn(f"{path}: {before} stopped before its end; its lock is taken over", stacklevel=3)
-        (path / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()} since "
-                                      f"{datetime.now().isoformat(' ', 'seconds')}")
-        remove_leftovers(path)
-        yield path
-    finally:
-        if lock.is_locked:
-            with suppress(OSError):
-                (path / LOCK_FILE).unlink()
-            lock.release()
-        with suppress(OSError):  # stops at the first that is not empty
-            for one in new:
-                one.rmdir()
+            _require_no_links(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise UserError(f"{path} is being written by {_owner(path) or 'another process'}; wait for its end, or "
+                                "choose another output=DIR") from error
+            except OSError as error:
+                raise disk_failure(path, error) or error from error
+            if before := _owner(path):
+                warnings.warn(f"{path}: {before} stopped before its end; its lock is taken over", stacklevel=3)
+            (path / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()} since "
+                                          f"{datetime.now().isoformat(' ', 'seconds')}")
+            remove_leftovers(path)
+            yield path
+        finally:
+            if lock.is_locked:
+                with suppress(OSError):
+                    (path / LOCK_FILE).unlink()
+                lock.release()
 
 
 def _owner(path: Path) -> str:

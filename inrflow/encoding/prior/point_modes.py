@@ -80,11 +80,9 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]],
     if not sum(most):
         return cycle
     left, count = values - cycle(t), torch.isfinite(values).sum(0)
-    pairs = (left[1:] * left[:-1]).nan_to_num(0.0).sum(0)
-    persistence = pairs / (left[:-1].square() * torch.isfinite(left[1:])).nansum(0).clamp(min=1e-300)
-    persistence = (persistence + (1 + 3 * persistence) / len(t)).clamp(0.0, _MOST_PERSISTENT)  # less biased
+    persistence = _persistence(left, (0,))
     variance = left.square().nansum(0) / (count - len(cycle.coefficients)).clamp(min=1)
-    coefficients = _towards_others(cycle, t, values, channels)
+    coefficients = _towards_others(cycle, t, values, left, channels)
     step, place, kept = float(torch.diff(t).median()), 1, list[int]()
     for period, number in cycles:
         last = 0
@@ -103,14 +101,21 @@ def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]],
     return replace(cycle, coefficients=coefficients).leading(kept)
 
 
-def _towards_others(cycle: Cycle, t: Tensor, values: Tensor, channels: int) -> Tensor:
-    """Coefficients (1 + k, M) at values (T, M) shrunk towards their mean over the places of each channel (the last
-    index) as far as records do not determine them, as those of stations that start late (best linear unbiased
-    prediction). Anomalies that the places share, as of weather, are subtracted before."""
+def _persistence(left: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Autocorrelation of residuals (T, M) at a lag of one frame, over these axes, less biased than the plain ratio."""
+    pairs = (left[1:] * left[:-1]).nansum(over)
+    plain = pairs / (left[:-1].square() * torch.isfinite(left[1:])).nansum(over).clamp(min=1e-300)
+    return (plain + (1 + 3 * plain) / len(left)).clamp(0.0, _MOST_PERSISTENT)
+
+
+def _towards_others(cycle: Cycle, t: Tensor, values: Tensor, left: Tensor, channels: int) -> Tensor:
+    """Coefficients (1 + k, M) at values (T, M), with residuals `left`, shrunk towards their mean over the places of
+    each channel (the last index) as far as records do not determine them, as those of stations that start late (best
+    linear unbiased prediction). Anomalies that the places share, as of weather, are subtracted before."""
     places = values.shape[1] // channels
     if places < _FEWEST_PLACES:
         return cycle.coefficients.clone()
-    left, count = values - cycle(t), torch.isfinite(values).sum(0)
+    count = torch.isfinite(values).sum(0)
     degrees = (count - len(cycle.coefficients)).clamp(min=0)
     weight = torch.isfinite(values) * (degrees / count.clamp(min=1))
     result, design = cycle.coefficients.clone(), _design(t, cycle.periods, cycle.harmonics)
@@ -129,8 +134,7 @@ def _of_places(design: Tensor, values: Tensor, left: Tensor, degrees: Tensor) ->
     have larger noise; shrunk towards their mean by their variance over places."""
     seen = torch.isfinite(values)
     after = seen[1:] & seen[:-1]
-    persistence = float((left[1:] * left[:-1]).nansum() / left[:-1].square()[after].sum().clamp(min=1e-300))
-    persistence = min(max(persistence + (1 + 3 * persistence) / len(left), 0.0), _MOST_PERSISTENT)
+    persistence = float(_persistence(left, (0, 1)))
     variance = (1 - persistence**2) * left.square().nansum() / degrees.sum()
     first = torch.cat([seen[:1], seen[1:] & ~seen[:-1]])
     begun, moved = (1 - persistence**2) ** 0.5 * design, design[1:] - persistence * design[:-1]
