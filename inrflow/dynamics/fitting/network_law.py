@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import Domain
+from inrflow.domains import Box, Domain
+from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.contexts import (
     alternating_least_squares,
@@ -28,10 +29,13 @@ from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
+    COSINE,
     DIFFUSIVITY,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
+    PLACE,
+    SINE,
     SLOPE,
     SMOOTHED,
     TRANSPORT,
@@ -42,9 +46,18 @@ from inrflow.dynamics.laws.network.sine import (
 )
 from inrflow.dynamics.laws.refinement.final import finer
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations
-from inrflow.dynamics.laws.setting import Data, EncodedData, Log, Systems, encode, evenly_spaced, forecast_errors
+from inrflow.dynamics.laws.setting import (
+    Data,
+    EncodedData,
+    Log,
+    Systems,
+    encode,
+    evenly_spaced,
+    first_states,
+    forecast_errors,
+)
 from inrflow.dynamics.laws.terms import Term
-from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes, trajectories_by_points
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 
@@ -63,6 +76,7 @@ _HARDLY = 2.0  # times the least forecast error, up to which the network of leas
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
 _STEPS = 64  # largest number of steps in an interval
+_BEYOND, _LOOKED_AT = 0.1, 8  # margin of the range of the data; trajectories that are forecast
 _INVERSE = 5  # cost of an inverse in matrix products
 _EXPLAINED = 0.5  # largest unexplained share of changes of networks to be tried
 
@@ -92,7 +106,8 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     values = tuple(Input(VALUE, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Input(SMOOTHED, c, 0, length) for c in each for length in lengths)
-    found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    found = [Architecture("values", values), Architecture("values and place", values + places(domain)),
+             Architecture("smoothed values", values + smoothed)]
     found.append(Architecture("diffusion", values, (Form(), Form(LAPLACIAN))))
     found.append(Architecture("diffusivity", values, (Form(), *(Form(DIFFUSIVITY, c) for c in each))))
     found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
@@ -103,6 +118,18 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
         bent = tuple(Input(LAPLACIAN, c) for c in each) if domain.dimensions == 1 else ()
         found.append(Architecture("flux", slopes + bent, tuple(Form(FLUX, 0, j) for j in axes)))
     return found
+
+
+def places(domain: Domain) -> tuple[Input, ...]:
+    """Inputs that tell places on a domain: coordinates, or their cosines and sines along periodic axes."""
+    found: list[Input] = []
+    for axis in range(3 if domain.curved else domain.dimensions):
+        if isinstance(domain, Box) and domain.axes[axis] == PERIODIC:
+            length = (domain.upper[axis] - domain.lower[axis]) / (2 * math.pi)
+            found += [Input(kind, 0, axis, length) for kind in (COSINE, SINE)]
+        else:
+            found.append(Input(PLACE, 0, axis))
+    return tuple(found)
 
 
 def moments(inputs: Sequence[Input], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +253,7 @@ class Search:
             after, new = self.tried(f"{name}, refitted along its rollouts", sines, solution)
             if new is None or after > error / (_GAIN if len(new.terms) == len(law.terms) else 1):
                 break
-            if after < self.least / _GAIN:
+            if after < self.least / _GAIN and self.stays(new):
                 self.best, self.least = new, after
             before, error, law = error, after, new
             if error >= _GAIN * before or effort() > until:
@@ -242,9 +269,32 @@ class Search:
             return np.inf, None
         error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # robust to single ones
         self.say(f"  error {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
-        if error < self.least:
+        if error < self.least and self.stays(one):
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)
+
+    @staticmethod
+    def _limit(seen: Tensor) -> Tensor:
+        """Upper limits (C, 1) of forecasts over twice the time of values (C, T, N)."""
+        highest = seen.amax(2)
+        pace = highest[:, -1] - highest[:, highest.shape[1] // 2 - 1]
+        return (highest.amax(1) + 2 * pace.clamp_min(0) + _BEYOND * (highest.amax(1) - seen.amin((1, 2))))[:, None]
+
+    def stays(self, law: Law) -> bool:
+        """Whether forecasts over twice the observed time stay within the range of the training data, whose limits may
+        move on at the pace of the second half, with a margin: beyond it a network says nothing."""
+        fields = transform_of(law.codes.harmonics, 2).fields
+        seen = fields(torch.tensor(self.encoded.states)).transpose(0, 2).flatten(2)  # (C, T, S Q)
+        low, high = (sign * self._limit(sign * seen) for sign in (-1, 1))
+        members, places = next(iter(trajectories_by_points(self.judge.x)))
+        t, z = self.judge.t[members[0]], first_states(law, places, self.judge, members[:_LOOKED_AT])
+        context = law.context_of(self.judge.systems.number[members[0]])
+        last = law.rollout(z, np.append(t, 2 * t[-1] - t[0]), context)[:, -1]
+        ends = fields(last.unflatten(1, law.codes.mean.shape)).transpose(0, 1).flatten(1)
+        stays = bool(((ends >= low) & (ends <= high)).all())
+        if not stays:
+            self.say("  its forecasts leave the range of the data within twice the observed time")
+        return stays
 
 
 def terms_beside_network(encoded: EncodedData, short: Law | None, units: Sequence[float] | None) -> list[Term]:

@@ -190,10 +190,9 @@ class LawRecipe:
                     run, smooth if law is short else problem, whole(law), x, u, groups, noise):
                 yield candidate
                 explained, missed = explained or candidate.explained, min(missed, candidate.score.error)
-        basis = short or next((one for one in datasets if one.codes.harmonics.components == 1), None)
-        beside = short is None or not (short.codes.harmonics.components > 1 or short.has_rates)
-        if basis is not None and beside and (network == "on" or (
-                network == "auto" and not explained and missed > ROUNDING)):
+        bases: list[Law | EncodedData] = [*([] if short is None or short.has_rates else [short]), *datasets]
+        basis = next((one for one in bases if one.codes.harmonics.components == 1), None)
+        if basis is not None and (network == "on" or (network == "auto" and not explained and missed > ROUNDING)):
             share = _ALONE if short is None else _OF_NETWORK
             late = missed > _POOR and run.budget.elapsed > _LATE * run.budget.total  # time for other recipes
             if short is not None and network != "on" and (late or run.budget.seconds(share) < _FEWEST_SECONDS):

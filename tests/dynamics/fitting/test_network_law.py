@@ -8,19 +8,20 @@ import torch
 from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
-from inrflow.domains import Box
+from inrflow.domains import Box, Sphere
 from inrflow.dynamics.fitting.network_law import (
     Search,
     architectures,
     harmonics_for_network,
     moments,
+    places,
     solved,
     terms_beside_network,
 )
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.fit import integrable
 from inrflow.dynamics.laws.law import node_rollouts
-from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.network.sine import COSINE, PLACE, SINE, Input, Sine
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode, forecast_errors
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -32,23 +33,27 @@ def growth(u):
     return 1.5 * u / (0.3 + u) - u
 
 
-def trajectory(random):
+def trajectory(random, factor=1.0):
     x = (np.arange(POINTS) + 0.5) / POINTS
     start = 0.5 + 0.35 * np.tanh(sum(random.normal() * np.cos(np.pi * k * x) / k for k in range(1, 4)))
     decay = -0.01 * (np.pi * np.arange(POINTS)) ** 2
-    rate = lambda _, u: idct(decay * dct(u)) + growth(u)  # noqa: E731
+    rate = lambda _, u: idct(decay * dct(u)) + factor * growth(u)  # noqa: E731
     return solve_ivp(rate, (0, GAP * (FRAMES - 1)), start, "RK45", GAP * np.arange(FRAMES), rtol=1e-8, atol=1e-10).y.T
 
 
-@pytest.fixture(scope="module")
-def encoded():
+def encoded_trajectories(factor=1.0):
     random = np.random.default_rng(0)
-    u = np.stack([trajectory(random) for _ in range(10)])[..., None]
+    u = np.stack([trajectory(random, factor) for _ in range(10)])[..., None]
     x = np.broadcast_to(((np.arange(POINTS) + 0.5) / POINTS)[:, None], (10, POINTS, 1))
     data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
     box = Box([0.0], [1.0], ["walled"])
     codes = fit_codes(box.harmonics(24, "natural"), x, u)
     return EncodedData(box, "natural", codes, data, *encode(codes, data))
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    return encoded_trajectories()
 
 
 def test_solved_weights_are_those_of_the_kinetics(encoded):
@@ -126,3 +131,25 @@ def test_networks_see_all_but_a_fiftieth_of_what_a_short_law_misses():
         assert fewest <= seen <= most
         left = (start[:, seen:] ** 2).sum() / (start**2).sum()
         assert left < 0.03 * forecast_errors(law, data).mean()
+
+
+def test_kinetics_that_vary_in_place_are_explained_by_a_network_of_values_and_place():
+    encoded = encoded_trajectories(1 + 0.6 * np.sin(2 * np.pi * (np.arange(POINTS) + 0.5) / POINTS))
+    missed = {}
+    for network in architectures(encoded.domain, 1, 0.3)[:2]:
+        sines = network.sines(*moments(network.inputs, encoded.codes, encoded.states), 0)
+        _, (missed[network.name], _) = solved(encoded, None, terms_beside_network(encoded, None, None), sines)
+    assert missed["values and place"] < 0.02 * missed["values"]
+
+
+def test_places_are_cosines_and_sines_along_periodic_axes_and_coordinates_along_others():
+    assert places(Box([0.0, 1.0], [6.0, 2.0], ["periodic", "walled"])) == (
+        Input(COSINE, 0, 0, 3 / np.pi), Input(SINE, 0, 0, 3 / np.pi), Input(PLACE, 0, 1))
+    assert places(Sphere()) == tuple(Input(PLACE, 0, axis) for axis in range(3))
+
+
+@pytest.mark.parametrize(("rate", "stays"), [(0.01, True), (0.3, False)])
+def test_networks_whose_forecasts_leave_the_range_of_the_data_are_not_taken(encoded, rate, stays):
+    law = replace(encoded.law([Term()], np.array([[rate]]), np.zeros((1, 1))), max_step=GAP)
+    search = Search(encoded, encoded.train, None, [], 0, lambda _: None)
+    assert search.stays(law) == stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -13,6 +14,9 @@ from inrflow.dynamics.laws.network.sine import (
     FLUX,
     LAPLACIAN,
     NONLOCAL,
+    PLACE,
+    PLACES,
+    SINE,
     SLOPE,
     SMOOTHED,
     TRANSPORT,
@@ -56,10 +60,18 @@ class Layer:
             return 1 / (1 + one.length**2 * self.eigenvalues)
         return torch.ones_like(self.eigenvalues)
 
+    def place(self, one: Input) -> Tensor:
+        """Coordinate, or its cosine or sine, at the quadrature points: (Q,)."""
+        x = torch.as_tensor(self.transform.points[:, one.axis])
+        return x if one.kind == PLACE else (x / one.length - (one.kind == SINE) * math.pi / 2).cos()
+
     def inputs_at_points(self, z: Tensor) -> Tensor:
         """Inputs (B, I, Q) of the network at quadrature points, of codes (B, C, K)."""
         fields = []
         for one in self.inputs:
+            if one.kind in PLACES:
+                fields.append(self.place(one).to(z).expand(len(z), -1))
+                continue
             codes = z[:, one.channel] * self.symbol(one)
             fields.append(self.transform.fields(codes, one.axis if one.kind == SLOPE else VALUES))
         return torch.stack(fields, 1)
@@ -118,6 +130,8 @@ class Layer:
         left = {form: -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
                 for form in self.forms}
         for i, one in enumerate(self.inputs):
+            if one.kind in PLACES:
+                continue
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
                 result[:, :, :, one.channel] += self._projected(form, field, z, table, left[form]) * symbol

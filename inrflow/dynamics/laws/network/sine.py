@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
+PLACE, COSINE, SINE = PLACES = "place", "cosine", "sine"
 RATE, TRANSPORT, DIFFUSIVITY, FLUX, NONLOCAL = "rate", "transport", "diffusivity", "flux", "nonlocal"
 
 
 @dataclass(frozen=True)
 class Input:
     """Input of the network at a point: the value of a channel, its derivative along an axis, its Laplacian, or the
-    channel smoothed over a length, (1 - length^2 lap)^-1 u."""
+    channel smoothed over a length, (1 - length^2 lap)^-1 u; or the coordinate x along an axis, or the cosine or sine of
+    x / length."""
 
     kind: str
     channel: int = 0
@@ -22,8 +24,10 @@ class Input:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The input as text, in names of channels and coordinates."""
-        name = channels[self.channel]
-        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", LAPLACIAN: f"lap {name}",
+        name, x = channels[self.channel], coordinates[self.axis]
+        if self.kind in PLACES:
+            return x
+        return {VALUE: name, SLOPE: f"d{name}/d{x}", LAPLACIAN: f"lap {name}",
                 SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
 
 

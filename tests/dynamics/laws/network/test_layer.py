@@ -10,11 +10,14 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import (
+    COSINE,
     DIFFUSIVITY,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
+    PLACE,
     RATE,
+    SINE,
     SLOPE,
     SMOOTHED,
     TRANSPORT,
@@ -27,7 +30,8 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
 
 HEAT = Term((((0, -1),),), 1)
-INPUTS = (Input(VALUE, 1), Input(SLOPE, 0, 1), Input(LAPLACIAN, 0), Input(SMOOTHED, 0, 0, 0.2))
+INPUTS = (Input(VALUE, 1), Input(SLOPE, 0, 1), Input(LAPLACIAN, 0), Input(SMOOTHED, 0, 0, 0.2),
+          Input(PLACE, 0, 1), Input(COSINE, 0, 0, 0.3))
 FORMS = (Form(RATE), Form(TRANSPORT, 0, 1), Form(FLUX, 0, 0), Form(LAPLACIAN), Form(NONLOCAL, 0, 0, 0.1),
          Form(DIFFUSIVITY, 1))
 
@@ -62,6 +66,19 @@ def test_sines_are_projected_as_their_closed_form():
     bent = -np.cos(w * a * np.cos(x) + b) * w * a * np.cos(x) - f * (w * a * np.sin(x)) ** 2
     exact = np.stack([table.T @ one for one in (f, slope, bent, -f * a * np.cos(x))]) / len(x)
     np.testing.assert_allclose(library.features(z, 15)[0], exact, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(PLACE, "walled"), (COSINE, "periodic"), (SINE, "periodic")])
+def test_inputs_of_place_are_coordinates_or_their_cosines_and_sines(kind, ends):
+    """u = .7 cos x, of which sin(1.3 u + .8 p + .4) with p = x, cos x or sin x is integrated on a fine grid."""
+    x = 2 * np.pi * (np.arange(800) + 0.5) / 800
+    box = Box([0.0], [2 * np.pi], [ends])
+    library = Library([Sine((Input(VALUE, 0), Input(kind, 0, 0, 1.0)), (1.3, 0.8), 0.4)], box.harmonics(24, "natural"))
+    table, u = box.harmonics(24, "natural").values(x[:, None]), 0.7 * np.cos(x)
+    z = torch.tensor(table.T @ u / len(x))[None, None]
+    p = {PLACE: x, COSINE: np.cos(x), SINE: np.sin(x)}[kind]
+    exact = table.T @ np.sin(1.3 * u + 0.8 * p + 0.4) / len(x)
+    np.testing.assert_allclose(library.features(z, 12)[0, 0], exact[:12], atol=2e-4)
 
 
 def test_rates_are_the_sum_of_the_features_times_their_coefficients(law):
