@@ -353,3 +353,23 @@ def dissolving(generator: np.random.Generator, count: int) -> Fields:
             frames.append(w)
     return (np.arange(FRAMES) * step * every, x[seen], np.stack(frames)[:, :, seen].transpose(3, 0, 2, 1),
             {**cells, "channels": ["acid", "mineral"]})
+
+
+@problem()
+def patchy(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .005 lap u + r u (1 - u) - u v / (u + .4), v_t = .003 lap v + .9 u v / (u + .4) - .35 v without flux on a disc
+    with two holes, where growth depends on place, r = 1.2 + .6 sin 2x cos 1.5y; quadratic elements, read at corners."""
+    curves = [circle((0.0, 0.0), 1.0, 0.08), circle((0.4, 0.3), 0.2, 0.08), circle((-0.4, -0.2), 0.15, 0.08)]
+    basis, stiffness, masses, cells = quadratic(curves, 0.08)
+    x, seen = basis.doflocs.T, basis.nodal_dofs[0]
+    growth = (1.2 + 0.6 * np.sin(2 * x[:, 0]) * np.cos(1.5 * x[:, 1]))[:, None]
+    w = np.stack([np.stack([np.exp(bumps_of(generator, x, 0.5, mean)) for _ in range(count)], -1)
+                  for mean in (-0.7, -0.9)])
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        u, v = w
+        eaten = u * v / (u + 0.4)
+        return np.stack([growth * u * (1 - u) - eaten, 0.9 * eaten - 0.35 * v])
+
+    frames = reacting(w, reaction, stiffness, masses, (0.005, 0.003), 0.05, 16)
+    return np.arange(FRAMES) * 0.8, x[seen], frames[:, :, seen].transpose(3, 0, 2, 1), cells

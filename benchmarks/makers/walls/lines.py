@@ -119,6 +119,26 @@ def arrhenius(generator: np.random.Generator, count: int) -> Fields:
     return t, x[1::3], np.moveaxis(u, 2, 3)[:, :, 1::3], {"channels": ["T", "y"]}
 
 
+@problem()
+def uneven_burner(generator: np.random.Generator, count: int) -> Fields:
+    """T_t = .02 T_xx - k (T - .5) + w, y_t = .01 y_xx - w + .1 (1 - y), w = 2 c y exp(-2 / T) on (0, 3) without flux, with
+    losses k and a catalyst c of place: 192 cells, means of three are read."""
+    n, h = 192, 3 / 192
+    x = (np.arange(n) + 0.5) * h
+    losses, catalyst = (0.25 + 0.15 * np.tanh((x - 1.5) / 0.4))[:, None], (1 + 0.8 * np.sin(2 * np.pi * x / 3))[:, None]
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        burnt = 2 * catalyst * w[1] * np.exp(-2 / np.maximum(w[0], 0.05))
+        spread = np.diff(np.pad(w, ((0, 0), (1, 1), (0, 0)), mode="edge"), 2, 1) / h**2
+        return np.stack([0.02 * spread[0] - losses * (w[0] - 0.5) + burnt,
+                         0.01 * spread[1] - burnt + 0.1 * (1 - w[1])])
+
+    w = np.stack([np.stack([mean + bumps_of(generator, x[:, None], size) for _ in range(count)], -1)
+                  for mean, size in ((1.2, 0.35), (0.7, 0.15))])
+    frames = stepped(rate, w, 0.4, 200).reshape(FRAMES, 2, n // 3, 3, count).mean(3)
+    return np.arange(FRAMES) * 0.4, x[1::3, None], frames.transpose(3, 0, 2, 1), {"channels": ["T", "y"]}
+
+
 @problem(12, 8)
 def front(generator: np.random.Generator, count: int) -> Fields:
     """u_t = u_xx + u (1 - u) between walls of (0, 80): fronts, which in the frames forecast run where none was."""
