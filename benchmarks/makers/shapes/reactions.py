@@ -357,8 +357,9 @@ def dissolving(generator: np.random.Generator, count: int) -> Fields:
 
 @problem()
 def patchy(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = .005 lap u + r u (1 - u) - u v / (u + .4), v_t = .003 lap v + .9 u v / (u + .4) - .35 v without flux on a disc
-    with two holes, where growth depends on place, r = 1.2 + .6 sin 2x cos 1.5y; quadratic elements, read at corners."""
+    """u_t = .005 lap u + r u (1 - u) - u v / (u + .4), v_t = .003 lap v + .9 u v / (u + .4) - .35 v without flux on a
+    disc with two holes, where growth depends on place, r = 1.2 + .6 sin 2x cos 1.5y; quadratic elements, read at
+    corners."""
     curves = [circle((0.0, 0.0), 1.0, 0.08), circle((0.4, 0.3), 0.2, 0.08), circle((-0.4, -0.2), 0.15, 0.08)]
     basis, stiffness, masses, cells = quadratic(curves, 0.08)
     x, seen = basis.doflocs.T, basis.nodal_dofs[0]

@@ -121,8 +121,8 @@ def arrhenius(generator: np.random.Generator, count: int) -> Fields:
 
 @problem()
 def uneven_burner(generator: np.random.Generator, count: int) -> Fields:
-    """T_t = .02 T_xx - k (T - .5) + w, y_t = .01 y_xx - w + .1 (1 - y), w = 2 c y exp(-2 / T) on (0, 3) without flux, with
-    losses k and a catalyst c of place: 192 cells, means of three are read."""
+    """T_t = .02 T_xx - k (T - .5) + w, y_t = .01 y_xx - w + .1 (1 - y), w = 2 c y exp(-2 / T) on (0, 3) without flux,
+    with losses k and a catalyst c of place: 192 cells, means of three are read."""
     n, h = 192, 3 / 192
     x = (np.arange(n) + 0.5) * h
     losses, catalyst = (0.25 + 0.15 * np.tanh((x - 1.5) / 0.4))[:, None], (1 + 0.8 * np.sin(2 * np.pi * x / 3))[:, None]
