@@ -22,7 +22,7 @@ from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class, decoder_names
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import series_windows
+from inrflow.dynamics.states import observed_windows, series_windows
 from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
@@ -238,7 +238,8 @@ class Problem:
     def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
         """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C) of trajectories with complete
         times, at the fitted frames, and at points with values in some trajectory (others are land, or a body in a
-        flow). Values are divided by standard deviations of the channels, minus their `centre`. None if points move."""
+        flow). Where frames are missing, of windows of the others. Values are divided by standard deviations of the
+        channels, minus their `centre`. None if points move."""
         batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
         if batch.x.shape[1] != 1:
             return None
@@ -246,7 +247,10 @@ class Problem:
         x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale - self.centre).numpy()
         whole, x = ~np.isnan(t).any(1), np.broadcast_to(x, (len(t), *x.shape[1:]))
         seen = np.isfinite(u).any((0, 1, 3)) if np.equal(x, x[:1]).all() else np.ones(x.shape[1], dtype=bool)
-        return rows[whole], t[whole], x[whole][:, seen], u[whole][:, :, seen]
+        t, x, u = t[whole], x[whole][:, seen], u[whole][:, :, seen]
+        number, frames = observed_windows(u)
+        at = number[:, None], frames
+        return rows[whole][number], t[at], x[number], u[at]
 
     def domains(self, x: np.ndarray) -> list[Domain]:
         """Plausible domains of the points (S, N, d) of trajectories. Raises UserError if there are none."""
