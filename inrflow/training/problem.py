@@ -236,21 +236,21 @@ class Problem:
                 for name, mean in zip(self.description.channels, means.tolist(), strict=True)]
 
     def fields(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-        """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C) of trajectories with complete
-        times, at the fitted frames, and at points with values in some trajectory (others are land, or a body in a
-        flow). Where frames are missing, of windows of the others. Values are divided by standard deviations of the
-        channels, minus their `centre`. None if points move."""
+        """Numbers (S,), internal times (S, T), points (S, N, d) and values (S, T, N, C) of trajectories at the fitted
+        frames, or of windows of them where some are missing, at points with values in some trajectory (others are land,
+        or a body in a flow). Values are divided by standard deviations of the channels, minus their `centre`. None if
+        points move."""
         batch, scale = self.source.batch(rows, normalised=False), self.source.normalisation.scale.double().flatten()
         if batch.x.shape[1] != 1:
             return None
         t = self.scale.internal(batch.t).numpy()[:, : self.fitted_frames]
         x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale - self.centre).numpy()
-        whole, x = ~np.isnan(t).any(1), np.broadcast_to(x, (len(t), *x.shape[1:]))
+        u[np.isnan(t)], x = np.nan, np.broadcast_to(x, (len(t), *x.shape[1:]))
         seen = np.isfinite(u).any((0, 1, 3)) if np.equal(x, x[:1]).all() else np.ones(x.shape[1], dtype=bool)
-        t, x, u = t[whole], x[whole][:, seen], u[whole][:, :, seen]
         number, frames = observed_windows(u)
-        at = number[:, None], frames
-        return rows[whole][number], t[at], x[number], u[at]
+        t, u = (one[number[:, None], frames] for one in (t, u))
+        whole = ~np.isnan(t).any(1)
+        return rows[number[whole]], t[whole], x[number[whole]][:, seen], u[whole][:, :, seen]
 
     def domains(self, x: np.ndarray) -> list[Domain]:
         """Plausible domains of the points (S, N, d) of trajectories. Raises UserError if there are none."""

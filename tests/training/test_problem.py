@@ -79,3 +79,21 @@ def test_points_without_any_value_are_none_of_a_laws_domain(tmp_path):
     np.testing.assert_allclose(places, np.broadcast_to(x[sea], places.shape), atol=1e-6)
     assert values.shape[2] == sea.sum() and domain.kind == "region"
     assert domain.distance(np.array([[0.2, 0.3], [0.9, 0.9]])).min() > 0.1
+
+
+def test_fields_of_trajectories_with_missing_frames_are_windows_of_the_others(tmp_path):
+    t, x = np.tile(np.arange(9.0), (6, 1)), np.random.default_rng(0).uniform(size=(40, 2))
+    u = (t[..., None, None] + 10 * np.arange(6)[:, None, None, None] + x.sum(1)[:, None]).astype(np.float32)
+    u[:, [3, 6]] = np.nan
+    t[5, 7:] = np.nan  # a shorter trajectory
+    path = tmp_path / "train.h5"
+    write_trajectories(path, t, x, u, Description("gaps", ("u",), ("x", "y")))
+    with run_on(path, tmp_path) as run:
+        problem = run.problem
+        rows, times, places, values = problem.fields(np.arange(6))
+    assert sorted(rows) == [0, 1, 2, 3, 4] and times.shape == (5, 7)  # five frames of the last are a shorter window
+    mean, scale = (float(part) for part in (problem.centre, problem.source.normalisation.scale))
+    seen = (values + mean) * scale - places.sum(2)[:, None, :, None]
+    expected = np.array([0, 1, 2, 4, 5, 7, 8]) + 10 * rows[:, None]
+    np.testing.assert_allclose(seen.mean((2, 3)) - seen.mean(), expected - expected.mean(), atol=1e-4)
+    np.testing.assert_allclose(np.diff(times), np.broadcast_to([1, 1, 2, 1, 2, 1], (5, 6)) * np.diff(times)[0, 0])
