@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +12,6 @@ from inrflow.encoding.encode import CodeData
 from inrflow.numerics.phases import periodic_phases, rotation
 
 _LEADS = 20  # largest number of leads of a window of a series
-_FEWEST, _MOSTLY = 4, 0.8  # of `observed_windows`: least number of frames; of the most intervals that windows can cover
-_FEW_VALUES, _LONGEST = 0.1, 4  # values of a missing frame, at most, over those of others; missing frames in a window
 
 
 def past_frames(size: int, memory: int) -> int:
@@ -135,26 +132,6 @@ def series_windows(frames: int, cut: int, past: int, most: int) -> tuple[int, li
     last = max(0, frames - past - leads)
     first = max(0, min(cut - past, last))
     return leads, (first + evenly_spread(last - first + 1, most)).tolist()
-
-
-def observed_windows(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trajectories (W,) and frames (W, L) of windows of observed frames of values u (S, T, N, C), NaN where unobserved.
-
-    All of them if each frame has values of each channel. Else the longest windows that cover nearly as many intervals
-    between observed frames as any; a window starts at the last frame of the one before and has no long gap.
-    """
-    values = np.isfinite(u).sum(2)
-    seen = (values > _FEW_VALUES * values.max(1, keepdims=True)).all(2)
-    each = [(row, part) for row, own in enumerate(map(np.flatnonzero, seen))
-            for part in np.split(own, np.flatnonzero(np.diff(own) > _LONGEST) + 1)]
-    intervals = np.array([len(part) - 1 for _, part in each])
-    if seen.all() or intervals.max() < _FEWEST - 1:
-        return np.arange(len(u)), np.tile(np.arange(u.shape[1]), (len(u), 1))
-    lengths = np.arange(_FEWEST - 1, intervals.max() + 1)
-    covered = (intervals // lengths[:, None]).sum(1) * lengths
-    length = lengths[covered >= _MOSTLY * covered.max()][-1]
-    windows = [(row, part[k : k + length + 1]) for row, part in each for k in range(0, len(part) - length, length)]
-    return np.array([row for row, _ in windows]), np.stack([frames for _, frames in windows])
 
 
 def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:

@@ -22,7 +22,7 @@ from inrflow.data.transformations import Augmentation
 from inrflow.decoders.base import AffineDecoder, Decoder, choose_device, decoder_class, decoder_names
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import observed_windows, series_windows
+from inrflow.dynamics.states import series_windows
 from inrflow.encoding.encode import METHODS, CodeData, Encoder, encode
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
@@ -247,10 +247,13 @@ class Problem:
         x, u = batch.x[:, 0].double().numpy(), (batch.u[:, : self.fitted_frames].double() / scale - self.centre).numpy()
         u[np.isnan(t)], x = np.nan, np.broadcast_to(x, (len(t), *x.shape[1:]))
         seen = np.isfinite(u).any((0, 1, 3)) if np.equal(x, x[:1]).all() else np.ones(x.shape[1], dtype=bool)
-        number, frames = observed_windows(u)
-        t, u = (one[number[:, None], frames] for one in (t, u))
+        x, u, number = x[:, seen], u[:, :, seen], np.arange(len(rows))
+        if np.isnan(u).any():
+            from inrflow.encoding.harmonic.gaps import without_gaps
+
+            number, t, u = without_gaps(t, x, u)
         whole = ~np.isnan(t).any(1)
-        return rows[number[whole]], t[whole], x[number[whole]][:, seen], u[whole][:, :, seen]
+        return rows[number[whole]], t[whole], x[number[whole]], u[whole]
 
     def domains(self, x: np.ndarray) -> list[Domain]:
         """Plausible domains of the points (S, N, d) of trajectories. Raises UserError if there are none."""

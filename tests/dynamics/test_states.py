@@ -7,14 +7,7 @@ import torch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, transitions_of
 from inrflow.dynamics.flow import Integrator
-from inrflow.dynamics.states import (
-    SeasonalMean,
-    frames_needed,
-    memory_directions,
-    observed_windows,
-    past_frames,
-    with_memory,
-)
+from inrflow.dynamics.states import SeasonalMean, frames_needed, memory_directions, past_frames, with_memory
 from inrflow.encoding.encode import CodeData
 
 
@@ -175,25 +168,3 @@ def test_memory_and_irregular_steps_are_a_system_of_their_own_only_approximately
             end = Integrator(step=0.1)(field, pairs.start, times)[:, 1]
         errors[memory] = float((end[:, 0] - pairs.end[:, 0]).square().mean() / pairs.end[:, 0].square().mean())
     assert errors[1] < 0.05 * errors[0]
-
-
-def test_windows_of_complete_fields_are_their_trajectories():
-    number, frames = observed_windows(np.zeros((3, 6, 4, 2)))
-    assert number.tolist() == [0, 1, 2]
-    assert frames.tolist() == [list(range(6))] * 3
-
-
-def test_windows_have_observed_frames_alone_and_start_where_others_end():
-    u = np.zeros((2, 12, 5, 2))
-    u[0, [2, 7]] = np.nan  # nothing seen
-    u[1, 5:, :, 1] = np.nan  # a channel ends
-    u[0, 4, 1:] = np.nan  # few values suffice
-    number, frames = observed_windows(u)
-    assert number.tolist() == [0, 0, 1]
-    assert frames.tolist() == [[0, 1, 3, 4, 5], [5, 6, 8, 9, 10], [0, 1, 2, 3, 4]]
-
-
-def test_no_window_has_a_long_gap():
-    u = np.zeros((1, 20, 3, 1))
-    u[0, 6:13] = np.nan
-    assert observed_windows(u)[1].tolist() == [[0, 1, 2, 3, 4, 5], [13, 14, 15, 16, 17, 18]]
