@@ -158,8 +158,9 @@ class LawField(nn.Module):
         faster."""
         if not self.coupled:
             return blocks.permute(2, 1, 0).contiguous()
-        whole = self.rows is None or self.size > _WHOLE or blocks.shape[-1] == self.size
-        return blocks if whole else assembled(blocks, self.rows, self.size)[None]
+        if self.rows is None or self.size > _WHOLE or blocks.shape[-1] == self.size:
+            return blocks
+        return assembled(blocks, self.rows, self.size)[None]
 
     def act(self, blocks: Tensor, z: Tensor) -> Tensor:
         """Product of prepared blocks with codes (B, C, K)."""
