@@ -314,22 +314,17 @@ class TermSum:
         self.library, self.needed = library, library.needed(groups)
         self.codes: list[tuple[Term, dict[int, Tensor]]] = []  # terms that need no projection of their sum
         self.fields: list[tuple[Part, list[tuple[int, Tensor]]]] = []  # with the index of a sum of its axis
-        self.sums: dict[int, list[tuple[int, Tensor | None]]] = {}  # by axis: channel and filter
-        known: dict[tuple, int] = {}
+        self.sums: dict[int, dict[tuple, tuple[int, int, Tensor | None]]] = {}  # by axis: index, channel, filter
         for term, fields in groups.items():
             if term.solenoidal or (term.linear and not term.flux and not any(one.ndim for one in fields.values())):
                 self.codes.append((term, fields))
                 continue
-            filtered = term.filtered and not term.linear
-            kind = (term.power, term.centred, term.inertia, term.across) if filtered else ()
+            kind = (term.power, term.centred, term.inertia, term.across) if term.filtered and not term.linear else ()
+            symbol = library.filter(term) if kind else None
             for part in library.parts(term):
-                targets, sums = [], self.sums.setdefault(part.axis, [])
-                for c, weight in fields.items():
-                    if (key := (part.axis, c, *kind)) not in known:
-                        known[key] = len(sums)
-                        sums.append((c, library.filter(term) if filtered else None))
-                    targets.append((known[key], part.sign * weight))
-                self.fields.append((part, targets))
+                sums = self.sums.setdefault(part.axis, {})
+                self.fields.append((part, [(sums.setdefault((c, *kind), (len(sums), c, symbol))[0], part.sign * weight)
+                                           for c, weight in fields.items()]))
 
     def __call__(self, z: Tensor) -> Tensor:
         """The sum (B, C, K) at codes (B, C, K)."""
@@ -348,7 +343,7 @@ class TermSum:
                 sums[at] = more if before is None else before.add_(more)
         for axis, fields in every.items():
             projected = library.transform.project(torch.stack(fields), axis)  # type: ignore[arg-type]
-            for (c, symbol), codes in zip(self.sums[axis], projected.unbind(), strict=True):
+            for (_, c, symbol), codes in zip(self.sums[axis].values(), projected.unbind(), strict=True):
                 parts[c].append(codes if symbol is None else codes * symbol)
         return torch.stack([sum(own[1:], own[0]) if own else torch.zeros_like(z[:, 0]) for own in parts], 1)
 
