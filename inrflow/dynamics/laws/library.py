@@ -91,10 +91,6 @@ class Library(nn.Module):
         """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""
         return shells_of(count, self.families)
 
-    def project(self, field: Tensor, axis: int = VALUE) -> Tensor:
-        """Projections (..., K) of fields (..., Q) on the harmonics, or on their derivatives along an axis."""
-        return self.transform.project(field, axis)
-
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
         if axis in (RECIPROCAL, OTHER_HARMONICS):
@@ -229,7 +225,7 @@ class Library(nn.Module):
                 for part in self.parts(term):
                     low = self.low[places] if self.low is not None and any(places) else 1.0
                     field = part.sign * self.field_of(part, factors, z)
-                    result[:, members] += self.project(field[:, None] * low, part.axis)[..., :rows]
+                    result[:, members] += self.transform.project(field[:, None] * low, part.axis)[..., :rows]
                 if term.filtered and not term.linear:
                     result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
@@ -240,10 +236,9 @@ class Library(nn.Module):
         be applied."""
         if term.linear and not term.flux:
             return [Part(term, along=term.axis, symbol=self.filter(term) if term.filtered else None)]
-        if term.linear and term.axis != VALUE:
-            return [Part(term, term.axis, -1.0)]
         if term.linear:
-            return [Part(term, axis, -1.0, along=axis) for axis in range(self.transform.points.shape[1])]
+            axes = range(self.transform.points.shape[1]) if term.axis == VALUE else (VALUE,)
+            return [Part(term, max(axis, term.axis), -1.0, along=axis) for axis in axes]
         if term.flux:
             return [Part(term, axis, -1.0, (product,)) for axis, product in term.along]
         return [Part(term, products=term.products)]
