@@ -22,8 +22,7 @@ from inrflow.domains.transform import (
     transform_of,
     varying,
 )
-from inrflow.dynamics.laws.network.layer import Layer
-from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.network.sine import Layer, Sine
 from inrflow.dynamics.laws.terms import (
     DARCY,
     INVERSE,
@@ -275,13 +274,10 @@ class Library(nn.Module):
         """Products of a term with their signs, the matrix (lead, lead) that acts on their projections on the first
         harmonics (None: the identity), and the axis along which these are projections on derivatives."""
         symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
-        if term.flux:
-            for axis, product in term.along:
-                yield [(product, -1.0)], symbol, axis
-            return
         if not term.solenoidal:
-            signs = term.signs or (1,) * len(term.products)
-            yield list(zip(term.products, signs, strict=True)), symbol, VALUE
+            for part in self.parts(term):
+                signs = term.signs or (part.sign,) * len(part.products)
+                yield list(zip(part.products, signs, strict=True)), symbol, part.axis
             return
         row, pressure = term.component, self.pressure(term.carried[0])
         for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
