@@ -133,14 +133,11 @@ class Library(nn.Module):
             return codes
         i, j = divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis, -1)
         if term.axis >= SECOND and not term.power:  # weak form, without flux through natural walls
-            return self._weak(codes, i, j)
+            if isinstance(self.transform, DenseTransform):  # as a matrix, which is smaller than tables
+                return codes @ self.transform.second(i, j).to(codes)
+            slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
+            return -0.5 * sum(slopes, torch.zeros(()))
         return self.transform.derive(codes, i, *(() if j < 0 else (j,)))
-
-    def _weak(self, codes: Tensor, i: int, j: int) -> Tensor:
-        if isinstance(self.transform, DenseTransform):  # as a matrix, which is smaller than tables
-            return codes @ self.transform.second(i, j).to(codes)
-        slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
-        return -0.5 * sum(slopes, torch.zeros(()))
 
     def carried(self, codes: Tensor) -> Tensor | float:
         """Contribution (B, K) of steady modes to the projected values of a channel with codes (B, K)."""

@@ -110,11 +110,8 @@ class Layer:
 
     def inputs_at_points(self, z: Tensor) -> Tensor:
         """Inputs (B, I, Q) of the network at quadrature points, of codes (B, C, K)."""
-        fields = []
-        for one in self.inputs:
-            codes = z[:, one.channel] * self.symbol(one)
-            fields.append(self.transform.fields(codes, one.axis if one.kind == SLOPE else VALUES))
-        return torch.stack(fields, 1)
+        return torch.stack([self.transform.fields(z[:, one.channel] * self.symbol(one), one.axis if one.kind == SLOPE
+                                                  else VALUES) for one in self.inputs], 1)
 
     def angles(self, z: Tensor) -> Tensor:
         """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
@@ -172,13 +169,9 @@ class Layer:
         for i, one in enumerate(self.inputs):
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
-                result[:, :, :, one.channel] += self._projected(form, field, z, table, left[form]) * symbol
+                part = torch.einsum("qk,bcq,ql->bckl", left[form], self._times_factor(form, field, z), table)
+                result[:, :, :, one.channel] += part * self.symbol(form)[:lead, None] * symbol
         return result
-
-    def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
-        """Projections (B, C, lead, lead) in a form of fields (B, C, Q) times functions in a table (Q, lead)."""
-        part = torch.einsum("qk,bcq,ql->bckl", weighted, self._times_factor(form, field, z), table)
-        return part * self.symbol(form)[: part.shape[2], None]
 
     def operations(self) -> tuple[int, int]:
         """Numbers of transforms for rates of one channel, and of operations at each point."""
