@@ -80,7 +80,7 @@ class Layer:
     """H hidden units on K harmonics, with a transform to quadrature points and eigenvalues (K,)."""
 
     def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor):
-        self.transform, self.eigenvalues = transform, eigenvalues
+        self.transform, self.eigenvalues, self.axes = transform, eigenvalues, range(transform.points.shape[1])
         self.inputs = tuple(dict.fromkeys(one for sine in sines for one in sine.inputs))
         units = list(dict.fromkeys((sine.inputs, sine.weights, sine.phase) for sine in sines))
         self.weights = torch.zeros(len(units), len(self.inputs), dtype=torch.float64)
@@ -94,11 +94,6 @@ class Layer:
             mine = self.forms.setdefault(sine.form, ([], []))
             mine[0].append(j)
             mine[1].append(number[sine.inputs, sine.weights, sine.phase])
-
-    @property
-    def axes(self) -> range:
-        """Axes of the coordinates."""
-        return range(self.transform.points.shape[1])
 
     def symbol(self, one: Input | Form) -> Tensor:
         """Multipliers (K,) of harmonics by a feature or form."""
