@@ -272,9 +272,9 @@ class Library(nn.Module):
         harmonics (None: the identity), and the axis along which these are projections on derivatives."""
         symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
         if not term.solenoidal:
-            for part in self.parts(term):
-                signs = term.signs or (part.sign,) * len(part.products)
-                yield list(zip(part.products, signs, strict=True)), symbol, part.axis
+            for one in self.parts(term):
+                signs = term.signs or (one.sign,) * len(one.products)
+                yield list(zip(one.products, signs, strict=True)), symbol, one.axis
             return
         row, pressure = term.component, self.pressure(term.carried[0])
         for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
