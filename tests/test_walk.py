@@ -26,6 +26,9 @@ from inrflow.pdes.generate import generate
 ROOTS = [Path(package.__file__).parent for package in (inrflow, inrflow_kernels)]
 
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
+
+
 class Walk(NamedTuple):
     """Files that were visited, and pairs (calling file, called file)."""
 
@@ -45,27 +48,34 @@ def walk(run: Callable[[], int]) -> Walk:
             known[name] = str(Path(name).relative_to(own[0].parent)) if own else None
         return known[name]
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def note(frame: FrameType, event: str, _: Any) -> TraceFunction | None:
         nonlocal importing
         code = frame.f_code
-        here = file_of(code) if event in ("call", "return") else None
+        here = file_of(code)
         if here is None:
-            return
+            return None
         if code.co_name == "<module>":
-            importing += 1 if event == "call" else -1
-        elif event == "call" and not importing and code.co_flags & inspect.CO_OPTIMIZED:  # no class body
+            importing += 1
+            frame.f_trace_lines = False
+            return imported
+        if not importing and code.co_flags & inspect.CO_OPTIMIZED:  # no class body
             result.files.add(here)
             back = frame.f_back
             while back is not None and file_of(back.f_code) is None:
                 back = back.f_back
             if back is not None and (caller := file_of(back.f_code)) not in (None, here):
                 result.calls.add((str(caller), here))
+        return None
 
-    sys.setprofile(note)
+    def imported(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal importing
+        importing -= event == "return"
+
+    sys.settrace(note)  # which sees calls of Python's functions alone
     try:
         code = run()
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     assert code == 0
     return result
 

@@ -38,7 +38,8 @@ class DenseTransform(nn.Module):
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
-        return (self.values if axis == VALUES else self.slopes[axis])[:, :lead]
+        table = self.values if axis == VALUES else self.slopes[axis]
+        return table if lead is None else table[:, :lead]
 
     def fields(self, codes: Tensor, axis: int = VALUES) -> Tensor:
         """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""

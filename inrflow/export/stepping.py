@@ -68,8 +68,9 @@ class Step(nn.Module):
                 raise UserError("a step is not exported: the law has a season; integrate the exported vector field")
             self.steps = 1 if law.exact else self.steps
             h = 1.0 / self.steps
-            self.operators = ([law.exponential(h)] if law.exact
-                              else etdrk4.coefficients(law.blocks, h, etdrk4.phi_matrix_functions))
+            blocks = [law.exponential(h)] if law.exact else etdrk4.coefficients(
+                law.blocks, h, etdrk4.phi_matrix_functions)
+            self.operators = [*map(law.prepared, blocks)]
 
     @property
     def length(self) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class SeparableSum:
@@ -20,6 +21,8 @@ class SeparableSum:
     def __init__(self, modes: np.ndarray, counts: Sequence[int]) -> None:
         self.counts = list(counts)
         self.places = torch.tensor(np.ravel_multi_index(tuple(modes.T), self.counts))
+        self.sources = torch.full((math.prod(self.counts),), len(modes))  # index len(modes): none
+        self.sources[self.places] = torch.arange(len(modes))
 
     def products(self, points: Sequence[int]) -> int:
         """Number of multiplications for one field on a grid with the given numbers of points along each axis."""
@@ -28,9 +31,8 @@ class SeparableSum:
     def full(self, codes: Tensor) -> Tensor:
         """Coefficients (..., K) as an array (B, m_1, ..., m_d) over all products, zero for absent ones."""
         flat = codes.reshape(-1, codes.shape[-1])
-        full = flat.new_zeros(flat.shape[0], int(np.prod(self.counts)))  # torch.export takes len for a constant
-        full[:, self.places[: codes.shape[-1]]] = flat
-        return full.reshape(-1, *self.counts)
+        padded = pad(flat, (0, self.places.shape[0] + 1 - flat.shape[1]))  # torch.export takes len for a constant
+        return padded.index_select(1, self.sources.to(flat.device)).reshape(-1, *self.counts)
 
     def values(self, codes: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Fields (..., N) of coefficients (..., K)."""
@@ -38,7 +40,8 @@ class SeparableSum:
 
     def sums(self, fields: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Sums (..., K) over the points of fields (..., N) times each product: the transpose of `values`."""
-        return along_axes(fields, [table.T for table in tables]).reshape(*fields.shape[:-1], -1)[..., self.places]
+        sums = along_axes(fields, [table.T for table in tables]).reshape(*fields.shape[:-1], -1)
+        return sums.index_select(-1, self.places.to(sums.device))
 
 
 def along_axes(full: Tensor, tables: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ def made(monkeypatch, *arguments):
 
 
 def test_problems_and_single_channels_are_written_alike_every_time(monkeypatch, tmp_path):
-    asked = "sine_gordon:v", "wave_speeds", "waves_own"
+    asked = "sine_gordon_circle:v", "wave_speeds", "waves_own"
     made(monkeypatch, tmp_path / "a", *asked)
     made(monkeypatch, tmp_path / "b", *asked)
     names = {path.name for path in (tmp_path / "a").iterdir()}

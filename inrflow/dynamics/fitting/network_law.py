@@ -27,7 +27,6 @@ from inrflow.dynamics.laws.contexts import (
 )
 from inrflow.dynamics.laws.families import families_of
 from inrflow.dynamics.laws.law import Law, integrable, node_rollouts, well_posed
-from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     COSINE,
     DIFFUSIVITY,
@@ -42,6 +41,7 @@ from inrflow.dynamics.laws.network.sine import (
     VALUE,
     Form,
     Input,
+    Layer,
     Sine,
 )
 from inrflow.dynamics.laws.refinement.final import finer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.domains.transform import SeparableTransform
-from inrflow.dynamics.laws.library import Library, partial_derivatives
+from inrflow.dynamics.laws.library import Library, TermSum, partial_derivatives
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
@@ -73,6 +73,7 @@ class LawField(nn.Module):
             or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
+        self.sum = TermSum(library, self.products_of)
         self.forced = {} if library.from_steady is None else {
             term: {c: weight for c, weight in fields.items() if not weight.ndim}  # matrices of the others include it
             for term, fields in self.coefficients(self._linear).items()
@@ -85,7 +86,7 @@ class LawField(nn.Module):
             self.blocks = self.blocks + shift
         self.rows = components(self.blocks[0]) if self.coupled else None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of codes, C K."""
         return self.channels * len(self.library.eigenvalues)
@@ -147,63 +148,41 @@ class LawField(nn.Module):
             return weight * library.apply_linear(term, torch.eye(len(symbol)).to(symbol)).T
         return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
-    @property
+    @cached_property
     def coupled(self) -> bool:
         """Whether `blocks` is one matrix of all codes."""
         return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
 
+    def prepared(self, blocks: Tensor) -> Tensor:
+        """Blocks as `act` takes them: (K, C, C) as (C, C, K), those of components as one matrix if few codes make this
+        faster."""
+        if not self.coupled:
+            return blocks.permute(2, 1, 0).contiguous()
+        if self.rows is None or self.size > _WHOLE or blocks.shape[-1] == self.size:
+            return blocks
+        return assembled(blocks, self.rows, self.size)[None]
+
     def act(self, blocks: Tensor, z: Tensor) -> Tensor:
-        """Product of blocks (K, C, C), (1, C K, C K) or those of components, with codes (B, C, K)."""
+        """Product of prepared blocks with codes (B, C, K)."""
         if self.rows is not None and blocks.shape[-1] < self.size:
             return block_apply(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
             return (z.flatten(1) @ blocks[0].T).reshape(z.shape)
-        columns = blocks.permute(2, 1, 0).contiguous()  # C by C is too small for matrix products
-        result = columns[0] * z[:, :1]
-        for c in range(1, len(columns)):
-            result += columns[c] * z[:, c : c + 1]
+        result = blocks[0] * z[:, :1]  # C by C is too small for matrix products
+        for c in range(1, len(blocks)):
+            result += blocks[c] * z[:, c : c + 1]
         return result
 
     def products(self, z: Tensor) -> Tensor:
         """Terms that are not in `blocks`, of codes (B, C, K)."""
-        library, groups = self.library, self.products_of
-        total = torch.zeros_like(z)
+        total = self.sum(z) if self.products_of else torch.zeros_like(z)
         if self.network is not None:
-            total = total + self.network.rates(z, self.theta[library.sines])
+            total = total + self.network.rates(z, self.theta[self.library.sines])
         for term, fields in self.forced.items():
             for c, weight in fields.items():
-                total[:, c] += weight * library.carried(z[:, term.products[0][0][0]])
-        if not groups:
-            return total if self.allowed is None else total * self.allowed
-        factors = library.factors_at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple, tuple[Tensor | None, list[Tensor | None]]] = {}  # by projection and filter
-        known: dict[tuple, list[Tensor]] = {}
-        for term, fields in groups.items():
-            constant = term.linear and not term.flux and not any(weight.ndim for weight in fields.values())
-            if term.solenoidal or constant:
-                codes = library.solenoidal(term, factors, known) if term.solenoidal else (
-                    library.apply_linear(term, z[:, term.products[0][0][0]]))
-                for c, weight in fields.items():
-                    total[:, c] += weight * codes
-                continue
-            filtered = term.filtered and not term.linear
-            for value, axis in library.parts(term, factors, z):
-                alike = (axis, term.power, term.centred, term.inertia, term.across) if filtered else (axis,)
-                _, group = sums.setdefault(alike, (library.filter(term) if filtered else None, [None] * self.channels))
-                for c, weight in fields.items():
-                    part = value * weight
-                    before = group[c]
-                    group[c] = part if before is None else before.add_(part)
-        projected: dict[int, list[tuple[int, Tensor | None, Tensor]]] = {}  # by axis, all at once
-        for (axis, *_), (symbol, group) in sums.items():
-            projected.setdefault(axis, []).extend(
-                (c, symbol, field) for c, field in enumerate(group) if field is not None)
-        for axis, parts in projected.items():
-            every = library.project(torch.stack([field for *_, field in parts]), axis)
-            for (c, symbol, _), codes in zip(parts, every, strict=True):
-                total[:, c] += codes if symbol is None else codes * symbol
+                total[:, c] += weight * self.library.carried(z[:, term.products[0][0][0]])
         total = total if self.allowed is None else total * self.allowed
-        return total if self.shift is None else total - self.act(self.shift, z)
+        return total if self.shift is None else total - self.act(self.prepared(self.shift), z)
 
     @property
     def linear(self) -> Tensor:
@@ -226,7 +205,7 @@ class LawField(nn.Module):
         result = codes.new_zeros(len(codes), self.channels, lead, self.channels, lead)
         if self.network is not None:
             result += self.network.slopes(codes, self.theta[library.sines], lead)
-        factors = library.factors_at_points(codes, [term for term in self.products_of if not term.linear])
+        factors = library.factors_at_points(codes, library.needed(self.products_of))
         weights: dict[tuple[int, int, int, Tensor | None, int], Tensor] = {}
         for term, fields in self.products_of.items():
             if term.linear:
@@ -253,7 +232,7 @@ class LawField(nn.Module):
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""
         codes = z.reshape(-1, self.channels, len(self.library.eigenvalues)).to(self.theta.dtype)
-        rate = self.act(self.blocks, codes) + self.products(codes)
+        rate = self.act(self.prepared(self.blocks), codes) + self.products(codes)
         rate = rate if self.values is None else self.values.rates(codes, rate)
         return rate.reshape(z.shape).to(z.dtype)
 
@@ -277,10 +256,6 @@ class LawField(nn.Module):
         """`blocks`, or those of its components."""
         return diagonal_blocks(self.blocks[0], self.rows) if self.coupled else self.blocks
 
-    def _whole(self, blocks: Tensor) -> Tensor:
-        """Blocks of components as one matrix, if this is faster for so few codes."""
-        return blocks if self.rows is None or self.size > _WHOLE else assembled(blocks, self.rows, self.size)[None]
-
     def _operators(self, h: float, exact: bool) -> list[Tensor]:
         """Operators of a step of length h, cached: the flow of a linear law (exact), or the six of ETDRK4."""
         if h not in self._cache:
@@ -289,7 +264,7 @@ class LawField(nn.Module):
                        calls=100 if exact else 200)
             made = [torch.linalg.matrix_exp(h * linear)] if exact else etdrk4.coefficients(
                 linear, h, etdrk4.phi_matrix_functions)
-            self._cache = {**dict(list(self._cache.items())[-3:]), h: [*map(self._whole, made)]}
+            self._cache = {**dict(list(self._cache.items())[-3:]), h: [*map(self.prepared, made)]}
         return self._cache[h]
 
     @cached_property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from inrflow.domains.transform import (
     transform_of,
     varying,
 )
-from inrflow.dynamics.laws.network.layer import Layer
-from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.network.sine import Layer, Sine
 from inrflow.dynamics.laws.terms import (
     DARCY,
     INVERSE,
@@ -91,10 +90,6 @@ class Library(nn.Module):
         """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""
         return shells_of(count, self.families)
 
-    def project(self, field: Tensor, axis: int = VALUE) -> Tensor:
-        """Projections (..., K) of fields (..., Q) on the harmonics, or on their derivatives along an axis."""
-        return self.transform.project(field, axis)
-
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
         if axis in (RECIPROCAL, OTHER_HARMONICS):
@@ -138,14 +133,11 @@ class Library(nn.Module):
             return codes
         i, j = divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis, -1)
         if term.axis >= SECOND and not term.power:  # weak form, without flux through natural walls
-            return self._weak(codes, i, j)
+            if isinstance(self.transform, DenseTransform):  # as a matrix, which is smaller than tables
+                return codes @ self.transform.second(i, j).to(codes)
+            slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
+            return -0.5 * sum(slopes, torch.zeros(()))
         return self.transform.derive(codes, i, *(() if j < 0 else (j,)))
-
-    def _weak(self, codes: Tensor, i: int, j: int) -> Tensor:
-        if isinstance(self.transform, DenseTransform):  # as a matrix, which is smaller than tables
-            return codes @ self.transform.second(i, j).to(codes)
-        slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
-        return -0.5 * sum(slopes, torch.zeros(()))
 
     def carried(self, codes: Tensor) -> Tensor | float:
         """Contribution (B, K) of steady modes to the projected values of a channel with codes (B, K)."""
@@ -159,21 +151,28 @@ class Library(nn.Module):
         """Projections (..., lead, n) on the first harmonics (all), or their derivatives, of fields (..., Q, n)."""
         return (self.table(axis, lead) * self.transform.weights[:, None]).T @ table
 
-    def factors_at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
-        """Factors (channel, axis) that terms need, at quadrature points: fields (B, Q) of codes (B, C, K)."""
-        needed = {factor for term in terms for product in term.needed_products() for factor in product}
+    def needed(self, terms: Iterable[Term]) -> dict[int, list[int]]:
+        """Factors that terms need, the linear ones excepted, at quadrature points: channels by axis."""
+        factors = {factor for term in terms if not term.linear for product in term.needed_products()
+                   for factor in product}
+        return {axis: sorted(c for c, a in factors if a == axis) for axis in sorted({axis for _, axis in factors})}
+
+    def factors_at_points(self, z: Tensor, needed: dict[int, list[int]]) -> dict[tuple[int, int], Tensor]:
+        """Factors (channel, axis), given as channels by axis: fields (B, Q) of codes (B, C, K)."""
         result: dict[tuple[int, int], Tensor] = {}
-        for axis in sorted({axis for _, axis in needed}):
-            channels = sorted(c for c, a in needed if a == axis)
-            if SECOND <= axis < OF_LAP or axis >= DARCY:
-                fields = self._wide(z[:, channels], axis)
-            elif axis == INVERSE:
+        for axis, channels in needed.items():
+            if axis == INVERSE:
                 fields = 1 / torch.as_tensor(self.transform.points)[None, :, channels].mT
             else:
-                symbol, along = self._factor(axis)
-                fields = self.transform.fields(z[:, channels] * symbol, along)
+                first, last = channels[0], channels[-1] + 1
+                codes = z[:, first:last] if last - first == len(channels) else z[:, channels]
+                if SECOND <= axis < OF_LAP or axis >= DARCY:
+                    fields = self._wide(codes, axis)
+                else:
+                    symbol, along = self._factor(axis)
+                    fields = self.transform.fields(codes * symbol if isinstance(symbol, Tensor) else codes, along)
             fields = 1 / fields if axis == RECIPROCAL else fields
-            result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
+            result |= zip(((c, axis) for c in channels), fields.unbind(1), strict=True)
         return result
 
     def symbol(self, power: float, rows: int | None = None) -> Tensor:
@@ -207,7 +206,7 @@ class Library(nn.Module):
                 groups.setdefault(term.base, []).append(j)
         if self.network is not None:
             result[:, self.sines] = self.network.features(z, rows)
-        factors = self.factors_at_points(z, [term for term in groups if not term.linear])
+        factors = self.factors_at_points(z, self.needed(groups))
         known: dict[tuple, list[Tensor]] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
@@ -219,30 +218,34 @@ class Library(nn.Module):
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]
             else:
-                for field, axis in self.parts(term, factors, z):
+                for part in self.parts(term):
                     low = self.low[places] if self.low is not None and any(places) else 1.0
-                    result[:, members] += self.project(field[:, None] * low, axis)[..., :rows]
+                    field = part.sign * self.field_of(part, factors, z)
+                    result[:, members] += self.transform.project(field[:, None] * low, part.axis)[..., :rows]
                 if term.filtered and not term.linear:
                     result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
         return result
 
-    def parts(self, term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Fields (B, Q) and axes that make up a term: it is the sum of their projections on derivatives of the
-        harmonics along the axes, on values for `VALUE`; unless it is linear, its filter is still to be applied."""
+    def parts(self, term: Term) -> list[Part]:
+        """Fields that make up a term: it is the sum of their projections; unless it is linear, its filter is still to
+        be applied."""
         if term.linear and not term.flux:
-            yield self.transform.fields(self.filter(term) * z[:, term.products[0][0][0]], term.axis), VALUE
-        elif term.linear and term.axis != VALUE:
-            yield -self.transform.fields(z[:, term.products[0][0][0]]), term.axis
-        elif term.linear:
-            for axis in range(self.transform.points.shape[1]):
-                yield -self.transform.fields(z[:, term.products[0][0][0]], axis), axis
-        elif term.flux:
-            for axis, product in term.along:
-                yield -pointwise((product,), (), factors, z, self.transform.count), axis
-        else:
-            field = pointwise(term.products, term.signs, factors, z, self.transform.count)
-            yield field * size_of(term, factors) if term.vector else field, VALUE
+            return [Part(term, along=term.axis, symbol=self.filter(term) if term.filtered else None)]
+        if term.linear:
+            axes = range(self.transform.points.shape[1]) if term.axis == VALUE else (VALUE,)
+            return [Part(term, max(axis, term.axis), -1.0, along=axis) for axis in axes]
+        if term.flux:
+            return [Part(term, axis, -1.0, (product,)) for axis, product in term.along]
+        return [Part(term, products=term.products)]
+
+    def field_of(self, part: Part, factors: dict[tuple[int, int], Tensor], z: Tensor) -> Tensor:
+        """Field (B, Q) of a part, without its sign, from factors at points and codes (B, C, K)."""
+        if not part.products:
+            codes = z[:, part.term.products[0][0][0]]
+            return self.transform.fields(codes if part.symbol is None else part.symbol * codes, part.along)
+        field = pointwise(part.products, () if part.term.flux else part.term.signs, factors, z, self.points)
+        return field * size_of(part.term, factors) if part.term.vector else field
 
     def pressure(self, first: int) -> Pressure:
         """Projection on divergence-free vectors, for the vector whose first component is channel `first`."""
@@ -268,18 +271,69 @@ class Library(nn.Module):
         """Products of a term with their signs, the matrix (lead, lead) that acts on their projections on the first
         harmonics (None: the identity), and the axis along which these are projections on derivatives."""
         symbol = torch.diag(self.filter(term, lead)) if term.filtered else None
-        if term.flux:
-            for axis, product in term.along:
-                yield [(product, -1.0)], symbol, axis
-            return
         if not term.solenoidal:
-            signs = term.signs or (1,) * len(term.products)
-            yield list(zip(term.products, signs, strict=True)), symbol, VALUE
+            for one in self.parts(term):
+                signs = term.signs or (one.sign,) * len(one.products)
+                yield list(zip(one.products, signs, strict=True)), symbol, one.axis
             return
         row, pressure = term.component, self.pressure(term.carried[0])
         for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
             block = size / term.sizes[row] * self.masked(pressure.block(row, j, lead), c)
             yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
+
+
+class Part(NamedTuple):
+    """A field that is (part of) a term by its projection on derivatives of the harmonics along `axis`, on values for
+    `VALUE`, times `sign`: products at points, or else a linear term's channel, filtered by `symbol` (K,), as a
+    derivative `along` an axis."""
+
+    term: Term
+    axis: int = VALUE
+    sign: float = 1.0
+    products: tuple[Product, ...] = ()
+    along: int = VALUE
+    symbol: Tensor | None = None
+
+
+class TermSum:
+    """Sum of terms with coefficients by channel, numbers or fields (Q,), prepared for many evaluations."""
+
+    def __init__(self, library: Library, groups: dict[Term, dict[int, Tensor]]) -> None:
+        self.library, self.needed = library, library.needed(groups)
+        self.codes: list[tuple[Term, dict[int, Tensor]]] = []  # terms that need no projection of their sum
+        self.fields: list[tuple[Part, list[tuple[int, Tensor]]]] = []  # with the index of a sum of its axis
+        self.sums: dict[int, dict[tuple, tuple[int, int, Tensor | None]]] = {}  # by axis: index, channel, filter
+        for term, fields in groups.items():
+            if term.solenoidal or (term.linear and not term.flux and not any(one.ndim for one in fields.values())):
+                self.codes.append((term, fields))
+                continue
+            kind = (term.power, term.centred, term.inertia, term.across) if term.filtered and not term.linear else ()
+            symbol = library.filter(term) if kind else None
+            for part in library.parts(term):
+                sums = self.sums.setdefault(part.axis, {})
+                self.fields.append((part, [(sums.setdefault((c, *kind), (len(sums), c, symbol))[0], part.sign * weight)
+                                           for c, weight in fields.items()]))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The sum (B, C, K) at codes (B, C, K)."""
+        library, known, parts = self.library, dict[tuple, list[Tensor]](), [list[Tensor]() for _ in range(z.shape[1])]
+        factors = library.factors_at_points(z, self.needed)
+        for term, weights in self.codes:
+            codes = library.solenoidal(term, factors, known) if term.solenoidal else (
+                library.apply_linear(term, z[:, term.products[0][0][0]]))
+            for c, weight in weights.items():
+                parts[c].append(weight * codes)
+        every: dict[int, list[Tensor | None]] = {axis: [None] * len(sums) for axis, sums in self.sums.items()}
+        for part, targets in self.fields:
+            field, sums = library.field_of(part, factors, z), every[part.axis]
+            for at, weight in targets:
+                before, more = sums[at], field * weight
+                sums[at] = more if before is None else before.add_(more)
+        for axis, fields in every.items():
+            projected = library.transform.project(torch.stack(fields), axis)  # type: ignore[arg-type]
+            for (_, c, symbol), codes in zip(self.sums[axis].values(), projected.unbind(), strict=True):
+                parts[c].append(codes if symbol is None else codes * symbol)
+        return torch.stack([sum(own[1:], own[0]) if own else torch.zeros_like(z[:, 0]) for own in parts], 1)
 
 
 def size_of(term: Term, factors: dict[tuple[int, int], Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from inrflow.domains.box import PERIODIC
@@ -93,7 +94,7 @@ class Term:
             return self.row
         return self.carried.index(self.products[0][-1][0])
 
-    @property
+    @cached_property
     def parts(self) -> tuple[tuple[Product, ...], ...]:
         """Products of each component of the vector before projection; empty where it is zero."""
         if self.signs:
@@ -113,14 +114,14 @@ class Term:
     @property
     def base(self) -> Term:
         """The term without its dependence on place."""
-        return replace(self, place=0)
+        return replace(self, place=0) if self.place else self
 
-    @property
+    @cached_property
     def filtered(self) -> bool:
         """Whether the projections of its products are multiplied by numbers that depend on the harmonic."""
         return bool(self.power or self.centred or self.inertia or self.across is not None)
 
-    @property
+    @cached_property
     def across(self) -> int | None:
         """Channel whose values act on harmonics that it does not have (`OTHER_HARMONICS`), if any."""
         return next((c for c, axis in self.products[0] if axis == OTHER_HARMONICS), None)
@@ -136,7 +137,7 @@ class Term:
             return *self.products, *(((c, VALUE),) for c in self.vector)
         return tuple(product for part in self.parts for product in part)
 
-    @property
+    @cached_property
     def linear(self) -> bool:
         """Whether it is a linear operator on the values of one channel."""
         one = not (self.solenoidal or self.vector) and len(self.products) == 1 and len(self.products[0]) == 1

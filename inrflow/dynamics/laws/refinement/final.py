@@ -144,10 +144,8 @@ class _FinalRefinement:
             final = Assimilation.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
-            refined = final.run()
-            refined, after = self._forecast(
-                refined,
-                f"refined with first codes, {length} frames, misfit {final.residual_over_noise:.2f} of the noise")
+            refined, after = self._forecast(final.run(), f"refined with first codes, {length} frames, misfit "
+                                            f"{final.residual_over_noise:.2f} of the noise")
             lost = final.residual_over_noise > _FITS and not after.mean() < _BETTER * self.errors.mean()
             if lost or worse(after, self.hardly * self.errors):
                 break
