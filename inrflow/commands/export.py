@@ -24,7 +24,8 @@ from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 def _free(folder: Path) -> bool:
     """Whether a folder is empty, or holds only files of an interrupted export."""
     names = {path.name for path in folder.iterdir() if path.name != LOCK_FILE and ".partial" not in path.name}
-    graphs = {f"{part}.{kind}" for part in ("decode", "rate", "step") for kind in ("pt2", "onnx")} | {"points.csv"}
+    parts = ("decode", "rate", "step", "forecast")
+    graphs = {f"{part}.{kind}" for part in parts for kind in ("pt2", "onnx")} | {"points.csv"}
     return names <= (graphs | {MODEL_FILE} if "decode.pt2" in names else graphs)
 
 

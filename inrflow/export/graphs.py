@@ -11,14 +11,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import replaced_atomically
 
 AGREEMENT = 1e-5  # largest difference between onnxruntime and torch, relative to the largest value
+_ARITHMETIC = {"add", "radd", "sub", "rsub", "mul", "rmul", "div", "truediv", "rtruediv", "pow", "rpow", "remainder",
+               "mod", "clamp"}
+
+
+class _DoubleNumbers(TorchFunctionMode):
+    """Mode in which numbers in arithmetic with tensors are float64 tensors, since ONNX graphs hold plain numbers in
+    single precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__.strip("_") in _ARITHMETIC:
+            args, kwargs = [_double(one) for one in args], {key: _double(one) for key, one in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _double(value: Any) -> Any:
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else value
 
 
 def require_libraries() -> None:
@@ -48,7 +67,8 @@ def write_graph(
     module = deepcopy(module).eval().requires_grad_(False)  # outputs convertible to numpy
     with torch.no_grad(), _quiet():
         try:
-            program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+            with _DoubleNumbers():
+                program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], dynamo=True,
                                       verbose=False)
         except Exception as error:  # of many classes, wrapping those of the module

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.step_map import MapTerm
 from inrflow.errors import UserError
 from inrflow.export.decoding import Decode, DecodeAtPoints, needs_points
 from inrflow.export.graphs import require_libraries, write_graph
 from inrflow.export.hub import published
-from inrflow.export.stepping import Rate, Step
+from inrflow.export.stepping import Forecast, Rate, Step
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import replaced_atomically, write_text
 from inrflow.runtime.card import CARD_FILE, Exported, model_card
@@ -27,7 +28,7 @@ def export(
     parameters: Mapping[str, float] | None = None, evaluation: dict[str, Any] | None = None,
     candidates: dict[str, Any] | None = None,
 ) -> Exported:
-    """Write decode, rate and step as .pt2 and .onnx, the complete model, and README.md, a model card.
+    """Write decode, rate and step (of autoregressions: forecast) as .pt2 and .onnx, the model, and README.md, its card.
 
     Args:
         points: (N, d), if values are needed at these only; for models on a mesh, by default its nodes.
@@ -65,7 +66,7 @@ def export(
     length = _dynamics(surrogate, folder, context, states, graphs, missing)
     _note_omissions(surrogate, missing)
     published(surrogate).save(folder, card=False)
-    exported = Exported(graphs, missing, points is not None, length)
+    exported = Exported(graphs, missing, points is not None, length, (folder / "forecast.onnx").exists())
     card = model_card(surrogate, evaluation, candidates, exported)
     write_text(folder / CARD_FILE, card)
     return exported
@@ -74,15 +75,21 @@ def export(
 def _dynamics(
     surrogate: Surrogate, folder: Path, context: Tensor, states: Tensor, graphs: list[str], missing: list[str]
 ) -> float | None:
-    """Length of the exported time step, None without one; writes rate and step."""
+    """Length of the exported time step, None without one; writes rate and step, or forecast."""
     times = torch.full((len(states),), float(surrogate.scale.external(torch.zeros(1, dtype=torch.float64))[0]))
-    inputs = {"t": times.double() + surrogate.scale.unit * torch.arange(len(states)), "s": states}
+    inputs = {"t": times.double() + surrogate.scale.unit * torch.tensor([0.0, 1.0, 1000.3]).double(), "s": states}
     free, n = {"t": ["states"], "s": ["states"]}, surrogate.field.state_size
     known, length = f"`t` (S,), `s` (S, {n}): codes" + (" and delayed codes" if n > surrogate.code_size else ""), None
     parts: list[tuple[str, str]] = [("rate", "ds_dt"), ("step", "later")]
     if surrogate.field.get(MapTerm) is not None:
         parts = parts[1:]
         missing.append("No vector field is exported: the model is a map from step to step.")
+    if surrogate.field.get(AutoregressionTerm) is not None:
+        inputs["ahead"] = surrogate.scale.unit * torch.tensor([1.0, 2.4, 7.0], dtype=torch.float64)
+        away = write_graph(folder, "forecast", Forecast(surrogate), inputs, "later", free | {"ahead": ["states"]})
+        graphs.append(f"`forecast.pt2`, `forecast.onnx`: {known} last observed, `ahead` (S,), to the states `later` at "
+                      f"times t + ahead (agree to {away:.0e})")
+        return surrogate.scale.unit
     for name, output in parts:
         try:
             module: nn.Module = (Rate if name == "rate" else Step)(surrogate, context)

@@ -1,4 +1,4 @@
-"""Vector fields and time steps as modules that torch.export and ONNX can express; float64.
+"""Vector fields, time steps and forecasts as modules that torch.export and ONNX can express; float64.
 
 States (S, n) are codes and, if a model has them, delayed codes; the context is fixed on export. Times (S,) are in data
 units, and used only by models with a periodic forcing.
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
-from inrflow.dynamics.fields.step_map import MapTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.states import SeasonalMean
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics import etdrk4
+
+_MOST_STEPS = 2**20  # of forecasts by powers of a map
 
 
 class Rate(nn.Module):
@@ -60,8 +63,7 @@ class Step(nn.Module):
         if self.method == "dopri5":
             raise UserError("a step is not exported: the integrator (dopri5) adapts its steps, which a fixed graph "
                             "cannot; integrate the exported vector field")
-        series = field.get(MapTerm)
-        self.series = _Series(series) if series is not None else None
+        self.map = _Map(field.term(StepMapTerm)) if self.method == "map" else None
         if self.method == "etd":
             law = self.rate.field
             if not isinstance(law, LawField):
@@ -81,8 +83,8 @@ class Step(nn.Module):
         return self._moved(self.scale.internal(t), s) + 0 * t[:, None]
 
     def _moved(self, t: Tensor, s: Tensor) -> Tensor:
-        if self.series is not None:
-            return self.series(t, s)
+        if self.map is not None:
+            return self.map(t, s)
         if isinstance(self.rate.field, LawField) and self.method == "etd":
             later = self.rate.field.after(s, self.operators)
             return later if self.rate.field.values is None else self.rate.field.values.completed(later)
@@ -94,30 +96,46 @@ class Step(nn.Module):
         return s + h / 8 * (first + 3 * (second + third) + last)
 
 
-class _Series(nn.Module):
-    """Discrete-time map over one unit of time as an affine map, with phases of the season given by time."""
+class Forecast(nn.Module):
+    """Autoregression: states (S, n) at times t + ahead, from the last observed states (S, n) at times t (S,), by powers
+    of the map. Forecasts are damped by their leads, so that they are no repetition of single steps."""
+
+    powers: Tensor
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.scale, self.series = surrogate.scale, surrogate.field.term(AutoregressionTerm)
+        every = [self.series.affine_map()]
+        while 2 ** len(every) <= min(surrogate.extent.reach / surrogate.scale.unit + 1, _MOST_STEPS):
+            every.append(every[-1] @ every[-1])
+        self.register_buffer("powers", torch.stack(every))
+
+    def forward(self, t: Tensor, s: Tensor, ahead: Tensor) -> Tensor:
+        series, (whole, share) = self.series, self.series.steps(ahead / self.scale.unit)
+        states = s[:, series.known :]
+        now = series.begun(states)
+        for k, power in enumerate(self.powers):
+            now = torch.where(torch.remainder(whole // 2**k, 2)[:, None] > 0, now @ power.T, now)
+        here, later = (series.damped(states, one, steps)
+                       for one, steps in ((now, whole), (now @ self.powers[0].T, whole + 1)))
+        return torch.cat([series.phases(self.scale.internal(t + ahead)), here + share[:, None] * (later - here)], 1)
+
+
+class _Map(nn.Module):
+    """Map over one unit of time, affine around a mean that may have a season."""
 
     matrix: Tensor
     bias: Tensor
 
-    def __init__(self, term: MapTerm) -> None:
+    def __init__(self, term: StepMapTerm) -> None:
         super().__init__()
-        self.series = term if isinstance(term, AutoregressionTerm) else None
-        self.known = k = 0 if self.series is None else self.series.known
+        self.mean = SeasonalMean(term.mean.double(), term.season)
         n = len(term.bias)
-        basis = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
-        states = torch.nn.functional.pad(basis, (k, 0))
-        times = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(n + 1, 2)
-        moved = term.path(states, times)[:, 1, k:].detach()
-        matrix = moved[1:] - moved[0]
-        if self.series is not None:  # of which a part stays where it is large
-            matrix = self.series.propagate(torch.eye(k + n)[None].double(), times[0, 1:])[1][0, k:, k:].T
+        around = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        moved = (term.path(around + self.mean(times[:1]), times.expand(n + 1, 2))[:, 1] - self.mean(times[1:])).detach()
         self.register_buffer("bias", moved[0])
-        self.register_buffer("matrix", matrix)
+        self.register_buffer("matrix", moved[1:] - moved[0])
 
     def forward(self, t: Tensor, s: Tensor) -> Tensor:
-        states = s[:, self.known :]
-        if self.series is None:
-            return states @ self.matrix + self.bias
-        beyond = self.series.beyond(states)
-        return torch.cat([self.series.phases(t + 1), (states - beyond) @ self.matrix + self.bias + beyond], 1)
+        return (s - self.mean(t)) @ self.matrix + self.bias + self.mean(t + 1)

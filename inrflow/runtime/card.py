@@ -19,12 +19,14 @@ _LIBRARY = "library_name: inrflow"  # second line of cards
 
 @dataclass(frozen=True)
 class Exported:
-    """Result of an export: a line for each graph that was written, and a sentence for each part that is missing."""
+    """Result of an export: a line for each graph that was written, a sentence for each part that is missing, the time
+    step, and whether forecasts are made at once, not step by step."""
 
     graphs: list[str]
     missing: list[str]
     at_points: bool
     step: float | None
+    at_once: bool = False
 
 
 def write_card(surrogate: Any, model: Path) -> Path:
@@ -160,12 +162,18 @@ def _files(surrogate: Any, exported: Exported | None) -> Iterator[str]:
         yield "```python"
         yield "import numpy as np, onnxruntime"
         yield ""
-        yield 'step, decode = (onnxruntime.InferenceSession(f"{name}.onnx") for name in ("step", "decode"))'
-        yield "# the first state, of observations: surrogate.assimilate(seen).states(torch.zeros(1))[0]" + (
+        name, unit = "forecast" if exported.at_once else "step", _plain(about.duration_units or "of time")
+        yield f'{name}, decode = (onnxruntime.InferenceSession(f"{{name}}.onnx") for name in ("{name}", "decode"))'
+        yield "# from the last observed state, with solution = surrogate.assimilate(seen):"
+        yield "# t, s = np.array(solution.observed[1:]), solution.states(torch.tensor(solution.observed[1:]))[0]" + (
             f"[:, :{n}]" if surrogate.context_size else "")
         yield f"t, s = np.zeros(1), np.zeros((1, {n}))"
-        yield f"for _ in range(10):  # each {exported.step:.6g} {_plain(about.duration_units or 'of time')}"
-        yield f'    s, t = step.run(None, {{"t": t, "s": s}})[0], t + {exported.step!r}'
+        if exported.at_once:
+            yield f"ahead = np.full(1, {10 * exported.step!r})  # ten steps, each {exported.step:.6g} {unit}"
+            yield '(s,) = forecast.run(None, {"t": t, "s": s, "ahead": ahead})'
+        else:
+            yield f"for _ in range(10):  # each {exported.step:.6g} {unit}"
+            yield f'    s, t = step.run(None, {{"t": t, "s": s}})[0], t + {exported.step!r}'
         if not exported.at_points:
             yield f"x = np.zeros((5, {len(about.coordinates)}))  # {', '.join(map(_plain, about.coordinates))}"
         code = f"s[:, :{surrogate.code_size}]" if n > surrogate.code_size else "s"

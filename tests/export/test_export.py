@@ -17,6 +17,8 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.domains import NO_SLIP, Box, Flows, Sphere
 from inrflow.domains.flows import Pressure
 from inrflow.domains.triangulation import grid_mesh
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.step_map import StepMapTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.dynamics.laws.field import LawField
@@ -31,7 +33,8 @@ from inrflow.export.decoding import Decode, DecodeAtPoints, _functions, needs_po
 from inrflow.export.graphs import write_graph
 from inrflow.export.model import _points as export_points
 from inrflow.export.model import export
-from inrflow.export.stepping import Step
+from inrflow.export.stepping import Forecast, Step
+from inrflow.numerics.phases import phases_of
 from inrflow.runtime.card import Exported, model_card
 
 TIMES = UNIT * np.arange(4)
@@ -55,11 +58,12 @@ def test_harmonics_as_graphs_are_those_of_the_domain(domain, boundary):
 
 
 def agree(surrogate, observed, x, folder, step_length):
-    """Assert that steps and values in onnxruntime, from the assimilated state on, are those of queries at x (N, d)."""
-    solution, time = surrogate.assimilate(observed), np.zeros(1)
-    state = solution.states(torch.zeros(1))[0].numpy()[:, : surrogate.field.state_size]
+    """Assert that steps and values in onnxruntime, from the last observed state on, are those of queries at x."""
+    solution = surrogate.assimilate(observed)
+    time = np.array(solution.observed[1:])
+    state = solution.states(torch.tensor(time))[0].numpy()[:, : surrogate.field.state_size]
     step, decode, rate = (session(folder, name) for name in ("step", "decode", "rate"))
-    expected = solution.frames(TIMES, x)
+    expected = solution.frames(time + TIMES, x)
     for values in expected:
         found = decode.run(None, {"x": x, "z": state[:, : surrogate.code_size]})[0][0]
         assert np.abs(found - values).max() <= 1e-5 * np.abs(expected).max()
@@ -67,7 +71,7 @@ def agree(surrogate, observed, x, folder, step_length):
             last, state = state, step.run(None, {"t": time, "s": state})[0]
             time = time + step_length
     with torch.no_grad():
-        slope = surrogate.field(torch.zeros(1), torch.tensor(last)).numpy() / surrogate.scale.unit
+        slope = surrogate.field(surrogate.scale.internal(torch.tensor(time)), torch.tensor(last)).numpy() / UNIT
     assert np.abs(rate.run(None, {"t": time, "s": last})[0] - slope).max() <= 1e-5 * np.abs(slope).max()
 
 
@@ -77,6 +81,9 @@ def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_pat
     written = export(surrogate, tmp_path)
     x = np.random.default_rng(1).random((7, 1))
     agree(surrogate, seen(surrogate), x, tmp_path, written.step)
+    frames = seen(surrogate, frames=3).frames()
+    noisy = frames.u + 0.05 * np.random.default_rng(2).standard_normal(frames.u.shape)
+    agree(surrogate, Observations(frames.t, frames.x, noisy), x, tmp_path, written.step)
     program = torch.export.load(tmp_path / "decode.pt2").module()
     assert program(torch.tensor(x), torch.zeros(1, surrogate.code_size).double()).numpy().shape[:2] == (1, len(x))
     card = (tmp_path / "README.md").read_text()
@@ -120,6 +127,53 @@ def test_channels_that_follow_from_others_and_bounds_are_those_of_the_integrator
     with torch.no_grad():
         program = torch.export.export(step, (t[:3], s[:3]), dynamic_shapes=({0: size}, {0: size}), strict=False)
         torch.testing.assert_close(program.module()(t, s), parts.integrator(parts.field, s, times)[:, 1])
+
+
+class _Season(torch.nn.Module):
+    def forward(self, t):
+        return phases_of((t - 318096.123) / 730.3, [12.1], [8])
+
+
+def test_numbers_in_graphs_have_double_precision(tmp_path):
+    pytest.importorskip("onnxruntime")
+    t, free = 318096.123 + 1e7 * torch.rand(3, dtype=torch.float64), {"t": ["times"]}
+    assert write_graph(tmp_path, "season", _Season(), {"t": t}, "phases", free) < 1e-9
+
+
+def test_forecasts_of_an_autoregression_are_those_of_queries_at_any_lead(tmp_path):
+    pytest.importorskip("onnxruntime")
+    term, random = AutoregressionTerm(3, 2, 1.0, [12.1], [2], delayed=2, leads=4, stays=True), np.random.default_rng(0)
+    term = term.double()
+    companion = torch.zeros(5, 5, dtype=torch.float64)
+    companion[:3] = torch.tensor(random.uniform(-0.3, 0.3, (3, 5)))
+    companion[3:, :2] = torch.eye(2)
+    damping, staying = 0.9 ** torch.arange(1.0, 5)[:, None] * torch.tensor([1.0, 0.9, 0.7]), 0.5 ** torch.arange(1.0, 5)
+    term.set(companion, torch.eye(3).expand(4, 3, 3), damping, staying, torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    torch.nn.init.constant_(term.bias, 0.1)
+    parts = SimpleNamespace(field=VectorField(9, [term]).double().eval(), scale=TimeScale(318096.1, 730.3),
+                            extent=SimpleNamespace(reach=50 * 730.3))
+    t = 318096.1 + 730.3 * torch.tensor([0.0, 3.0, 1e4], dtype=torch.float64)
+    s = torch.cat([term.phases(parts.scale.internal(t)), torch.tensor(random.standard_normal((3, 5)))], 1)
+    inputs = {"t": t, "s": s, "ahead": 730.3 * torch.tensor([1.0, 2.4, 30.0], dtype=torch.float64)}
+    assert write_graph(tmp_path, "forecast", Forecast(parts), inputs, "later", dict.fromkeys(inputs, ["n"])) < 1e-9
+    for lead in (0.0, 1.0, 2.0, 3.4, 5.0, 40.0):
+        times = parts.scale.internal(torch.stack([t, t + 730.3 * lead], 1))
+        expected = Integrator("map")(parts.field, s, times)[:, 1].detach().numpy()
+        given = {"t": t.numpy(), "s": s.numpy(), "ahead": np.full(3, 730.3 * lead)}
+        np.testing.assert_allclose(session(tmp_path, "forecast").run(None, given)[0], expected, rtol=0, atol=1e-9)
+
+
+def test_steps_of_a_map_around_a_seasonal_mean_are_those_of_queries():
+    term = StepMapTerm(3, 1.0, 7.0, 1).double()
+    step = torch.eye(4).double()
+    step[1:, 1:] *= 0.8
+    step[1:, 0] = 0.1
+    term.set(torch.stack([step, torch.linalg.inv(step)]), torch.zeros(2, 4, 4), torch.rand(3, 3))
+    parts = SimpleNamespace(field=VectorField(3, [term]).double().eval(), scale=TimeScale(2.0, UNIT),
+                            integrator=Integrator("map"))
+    t, s = 2.0 + UNIT * torch.tensor([0.0, 2.0, 5.0]).double(), torch.randn(3, 3).double()
+    times = parts.scale.internal(torch.stack([t, t + UNIT], 1))
+    torch.testing.assert_close(Step(parts, torch.zeros(0))(t, s), parts.integrator(parts.field, s, times)[:, 1])
 
 
 def test_on_a_mesh_values_are_exported_at_its_nodes():

@@ -86,58 +86,55 @@ class AutoregressionTerm(MapTerm):
         result[k:, k:] = (self.matrix - torch.eye(n - k).to(self.matrix)) / self.step
         return result.expand(len(z), n, n)
 
-    def _steps(self, gaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole steps in times, and fractions of the next; backwards as forwards, since series are stationary."""
+    def steps(self, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole steps in times (...), and fractions of the next; backwards as forwards, since series are stationary."""
         steps = (gaps.double().abs() / self.step).clamp(max=_MOST_STEPS)
         whole = (steps + _ON_STEP).floor()
         return whole.long(), ((steps - whole - _ON_STEP) / (1 - 2 * _ON_STEP)).clamp(0.0, 1.0)
 
     def path(self, start: Tensor, times: Tensor) -> Tensor:
-        k, (whole, share) = self.known, self._steps(times - times[:, :1])
+        k, (whole, share) = self.known, self.steps(times - times[:, :1])
         result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
-        step, begun = self._affine(), start[:, k:].double()
-        beyond = self.beyond(begun)
-        begun = begun - beyond
-        latest = begun[:, self.latest]
-
-        def ahead(steps: int, now: Tensor) -> Tensor:
-            moved, stays = self._shares(steps)
-            return moved * now[:, 1:] + stays * latest + beyond
-
-        for steps, now in stepped(step, torch.nn.functional.pad(begun, (1, 0), value=1.0), whole):
+        step, states = self.affine_map(), start[:, k:].double()
+        for steps, now in stepped(step, self.begun(states), whole):
             row, column = (whole == steps).nonzero(as_tuple=True)
-            here = ahead(steps, now)
+            here = self.damped(states, now, torch.tensor([steps]))
             values = here[row]
             if bool((share[row, column] > 0).any()):
-                values = values + share[row, column, None] * (ahead(steps + 1, now @ step.T) - here)[row]
+                later = self.damped(states, now @ step.T, torch.tensor([steps + 1]))
+                values = values + share[row, column, None] * (later - here)[row]
             result[row, column, k:] = values.to(result)
         result[..., :k] = self.phases(times).to(result)
         return result
+
+    def begun(self, states: Tensor) -> Tensor:
+        """States [1, s] (S, 1 + n - k) from which the map starts, within its range, of states (S, n - k)."""
+        return torch.nn.functional.pad(states - self.beyond(states), (1, 0), value=1.0)
+
+    def damped(self, states: Tensor, now: Tensor, steps: Tensor) -> Tensor:
+        """Forecasts (S, n - k) after `steps` (S or 1,) from states (S, n - k), given iterates `now` (S, 1 + n - k)."""
+        beyond, (moved, stays) = self.beyond(states), self._shares(steps)
+        return moved * now[:, 1:] + stays * (states - beyond)[:, self.latest] + beyond
 
     def beyond(self, states: Tensor) -> Tensor:
         """Part of states (S, n - k) outside the range `reach`; past codes use that of the latest."""
         codes = states[:, : self.size]
         return (codes - codes.clamp(*self.reach.to(codes)))[:, self.latest]
 
-    def _shares(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Factors (n - k,) of the iterated map and of the latest codes after `steps` steps, for all lags."""
-        sizes = [self.size, *[self.delayed] * (self.lags - 1)]
-        damped, stays = (torch.cat([self._at_lead(factors, steps - lag, first).expand(self.size)[:size]
-                                    for lag, size in enumerate(sizes)])
+    def _shares(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (S, n - k) of the iterated map and of the latest codes after `steps` (S,), for all lags."""
+        lag = torch.cat([torch.zeros(self.size), torch.arange(1, self.lags).repeat_interleave(self.delayed)]).long()
+        damped, stays = (self._at_lead(factors.double().expand(-1, self.size), steps[:, None] - lag, first)
                          for factors, first in ((self.damping, 1.0), (self.staying, 0.0)))
         return (1 - stays) * damped, stays
 
-    def _at_lead(self, factors: Tensor, steps: int, first: float) -> Tensor:
-        """Factors (H, R or 1) at a lead, `first` at lead 0; extrapolated geometrically beyond lead H with the mean rate
-        of the last half of the leads."""
-        if steps <= 0:
-            return torch.full((1,), first, dtype=torch.float64)
-        if steps <= self.leads:
-            return factors[steps - 1].double()
+    def _at_lead(self, factors: Tensor, steps: Tensor, first: float) -> Tensor:
+        """Factors (S, n - k) after `steps` (S, n - k), from those (H, R) at leads 1 .. H, with `first` at lead 0;
+        extrapolated geometrically beyond lead H with the mean rate of the last half of the leads."""
+        table = torch.cat([torch.full_like(factors[:1], first), factors])
         half = self.leads - (self.leads // 2 or 1)
-        last, before = factors[-1].double(), self._at_lead(factors, half, first)
-        rate = (last / before.clamp(min=1e-12)).clamp(0.0, 1.0) ** (1 / (self.leads - half))
-        return last * rate ** (steps - self.leads)
+        rate = (table[-1] / table[half].clamp(min=1e-12)).clamp(0.0, 1.0) ** (1 / (self.leads - half))
+        return table[steps.clamp(0, self.leads), self.latest] * rate[self.latest] ** (steps - self.leads).clamp(min=0)
 
     def _error(self, steps: int) -> Tensor:
         """Error covariance (R, R) at a lead; beyond lead H it grows as that of the map driven by one-step errors."""
@@ -168,7 +165,7 @@ class AutoregressionTerm(MapTerm):
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,), and the linear maps (S or 1, n, n) to them, from covariances (S or 1,
         n, n)."""
-        k, steps = self.known, list(zip(*map(Tensor.tolist, self._steps(gap)), strict=True))
+        k, steps = self.known, list(zip(*map(Tensor.tolist, self.steps(gap)), strict=True))
         parts: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
         for whole, share in sorted(set(steps)):
             flow, noise = self._moved(whole)
@@ -186,7 +183,7 @@ class AutoregressionTerm(MapTerm):
         kept = self._cache().setdefault("moved", {})
         if steps not in kept:
             with torch.no_grad():
-                moved, stays = self._shares(steps)
+                (moved,), (stays,) = self._shares(torch.tensor([steps]))
                 flow = moved[:, None] * self._iterate(steps)[0]
                 flow += stays[:, None] * torch.eye(len(flow), dtype=torch.float64)[self.latest]
                 r = self.delayed

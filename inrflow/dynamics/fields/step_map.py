@@ -37,7 +37,7 @@ class MapTerm(FieldTerm):
         """States (S, T, n) at times (S, T), the first of which are the times of the states `start` (S, n)."""
         raise NotImplementedError
 
-    def _affine(self) -> Tensor:
+    def affine_map(self) -> Tensor:
         """Map of one step on [1, s], float64, without gradients."""
         step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
         step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias.detach(), self.matrix.detach()
@@ -143,7 +143,7 @@ class StepMapTerm(MapTerm):
         kept = self._cache()
         if way not in kept:
             with torch.no_grad():
-                step = self.back.double() if way else self._affine()
+                step = self.back.double() if way else self.affine_map()
                 flows = [torch.linalg.matrix_exp(self.generators[way].double() * self.step * 2.0**-_HALVINGS)]
                 for _ in range(_HALVINGS + 1):
                     flows.append(flows[-1] @ flows[-1])

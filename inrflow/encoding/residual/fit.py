@@ -11,6 +11,7 @@ predictions of each place from others."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,7 @@ from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.motion import common_velocity
 from inrflow.encoding.residual.neighbours import Sites, outlier_noise
 from inrflow.encoding.residual.square_roots import SquareRoots
+from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.normal import gaussian_crps
 
 _LOST = 0.1  # largest loss of prediction between places, as a share of a gain between times
@@ -136,25 +138,28 @@ def _clearly(gain: Tensor) -> bool:
 
 def _with_doubt(covariance: Covariance, samples: Samples) -> Covariance:
     """The covariance with the threshold of doubt that predicts places best: peaks of a skewed field, as of rain, are no
-    faults, and inform predictions around them."""
+    faults, and inform predictions around them. It is not sought where time is over (`effort`)."""
     def noise(tried: Covariance) -> np.ndarray:
+        effort.check()
         return outlier_noise(Sites(samples.t, samples.y, tried), torch.as_tensor(samples.value))
 
-    sites = Sites(samples.t, samples.y, covariance)
-    doubtful = np.flatnonzero(noise(covariance)) if sites.windowed else np.empty(0)
-    if not len(doubtful):
-        return covariance
-    windows = [near for _, near in sites.tiles(doubtful)]
-    windows = [windows[k] for k in np.random.default_rng(0).permutation(len(windows))[:_WINDOWS]]
-    chosen = np.concatenate(windows)
-    samples = Samples(samples.t[chosen], samples.y[chosen], samples.place[chosen], samples.value[chosen])
-    rows = np.split(np.arange(len(chosen)), np.cumsum([len(one) for one in windows])[:-1])
+    with suppress(OutOfTime):
+        sites = Sites(samples.t, samples.y, covariance)
+        doubtful = np.flatnonzero(noise(covariance)) if sites.windowed else np.empty(0)
+        if not len(doubtful):
+            return covariance
+        windows = [near for _, near in sites.tiles(doubtful)]
+        windows = [windows[k] for k in np.random.default_rng(0).permutation(len(windows))[:_WINDOWS]]
+        chosen = np.concatenate(windows)
+        samples = Samples(samples.t[chosen], samples.y[chosen], samples.place[chosen], samples.value[chosen])
+        rows = np.split(np.arange(len(chosen)), np.cumsum([len(one) for one in windows])[:-1])
 
-    def missed(tried: Covariance) -> float:
-        with torch.no_grad():
-            return float(blocks_with(samples, rows, noise(tried)).places_left_out(tried)[0].square().mean())
+        def missed(tried: Covariance) -> float:
+            with torch.no_grad():
+                return float(blocks_with(samples, rows, noise(tried)).places_left_out(tried)[0].square().mean())
 
-    return min((replace(covariance, doubtful=times * covariance.doubtful) for times in _DOUBT), key=missed)
+        return min((replace(covariance, doubtful=times * covariance.doubtful) for times in _DOUBT), key=missed)
+    return covariance
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:

@@ -42,7 +42,7 @@ def rolled_out(fit, codes, first=0):
 def matrix_of(fit):
     """The rates of change by the states: of a map, the logarithm."""
     return fit.field.linear.matrix.detach() if fit.steps is None else generator_of(
-        fit.steps._affine(), fit.steps.step, SHORTEST)[0]
+        fit.steps.affine_map(), fit.steps.step, SHORTEST)[0]
 
 
 def relative_error(fit, codes, dimensions=2, first=0):

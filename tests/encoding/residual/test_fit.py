@@ -13,6 +13,7 @@ from inrflow.encoding.residual import fit
 from inrflow.encoding.residual.blocks import Blocks, Samples, blocks_of
 from inrflow.encoding.residual.covariance import DOUBTFUL, Covariance, Form
 from inrflow.encoding.residual.fit import degrees_of_freedom_factor, fit_covariance, lasting_covariance, start
+from inrflow.numerics.effort import Limit, effort
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -120,6 +121,8 @@ def test_values_far_from_others_are_doubted_where_they_are_faults_and_not_where_
         samples.value[random.permutation(1800)[:20]] += 15 * random.standard_normal(20)
     found = fit_covariance(samples, FORM.groups, FORM.moving, richer=False)
     assert (found.doubtful > DOUBTFUL) is showers
+    with effort.limited(Limit(until=-1.0)):  # no threshold is sought where time is over
+        assert fit._with_doubt(replace(found, doubtful=DOUBTFUL), samples).doubtful == DOUBTFUL
 
 
 def test_few_places_tell_no_direction_that_a_field_of_three_coordinates_does_not_have():
