@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 _FEWEST, _MOSTLY = 4, 0.8  # least number of frames of a window; share of the most intervals that windows can cover
 _FEW_VALUES, _COMPLETE = 0.1, 0.9  # values of a missing frame, at most, and of a complete one, over the most of any
 _LONGEST = 4  # missing frames in a window, or between two values that are interpolated, at most
-_NEAREST, _LOOKED_AT, _PAYS = 4, 32, 0.5  # neighbours in space; frames that are looked at; largest ratio of errors
+_NEAREST, _LOOKED_AT, _PAYS = 4, 64, 0.5  # neighbours in space; frames that are looked at; largest ratio of errors
 
 
 def without_gaps(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,7 +83,8 @@ def interpolation_pays(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> bool:
     hidden = np.isnan(np.roll(u, u.shape[1] // 2, 1)) & np.isfinite(u)
     left = np.where(hidden, np.nan, u)
     filled, squares = interpolated_in_time(t, left), np.zeros(2)
-    for s, n, c in zip(*np.nonzero(hidden.any(2)), strict=True):
+    frames = np.argwhere(hidden.any(2))
+    for s, n, c in frames[:: max(len(frames) // _LOOKED_AT, 1)]:
         known, asked = np.isfinite(left[s, n, :, c]), hidden[s, n, :, c] & np.isfinite(filled[s, n, :, c])
         if asked.any() and known.sum() > _NEAREST:
             _, near = cKDTree(x[s, known]).query(x[s, asked], _NEAREST)
