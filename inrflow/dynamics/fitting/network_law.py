@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -273,24 +274,29 @@ class Search:
             self.best, self.least = one, error
         return (error, one) if np.isfinite(error) else (np.inf, None)
 
-    @staticmethod
-    def _limit(seen: Tensor) -> Tensor:
-        """Upper limits (C, 1) of forecasts over twice the time of values (C, T, N)."""
-        highest = seen.amax(2)
-        pace = highest[:, -1] - highest[:, highest.shape[1] // 2 - 1]
-        return (highest.amax(1) + 2 * pace.clamp_min(0) + _BEYOND * (highest.amax(1) - seen.amin((1, 2))))[:, None]
+    @cached_property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper limits (C, 1) of values over twice the observed time: those of the training data, which may
+        move on at the pace of the second half, with a margin."""
+        seen = self.at_points(torch.tensor(self.encoded.states)).transpose(0, 2).flatten(2)  # (C, T, S Q)
+        lowest, highest, middle = seen.amin(2), seen.amax(2), seen.shape[1] // 2 - 1
+        margin = _BEYOND * (highest.amax(1) - lowest.amin(1))
+        low = lowest.amin(1) - margin + 2 * (lowest[:, -1] - lowest[:, middle]).clamp_max(0)
+        high = highest.amax(1) + margin + 2 * (highest[:, -1] - highest[:, middle]).clamp_min(0)
+        return low[:, None], high[:, None]
+
+    def at_points(self, codes: Tensor) -> Tensor:
+        """Fields (..., Q) of codes (..., K) at quadrature points."""
+        return transform_of(self.encoded.codes.harmonics, 2).fields(codes)
 
     def stays(self, law: Law) -> bool:
-        """Whether forecasts over twice the observed time stay within the range of the training data, whose limits may
-        move on at the pace of the second half, with a margin: beyond it a network says nothing."""
-        fields = transform_of(law.codes.harmonics, 2).fields
-        seen = fields(torch.tensor(self.encoded.states)).transpose(0, 2).flatten(2)  # (C, T, S Q)
-        low, high = (sign * self._limit(sign * seen) for sign in (-1, 1))
+        """Whether forecasts over twice the observed time stay within `limits`, beyond which a network says nothing."""
+        low, high = self.limits
         members, places = next(iter(trajectories_by_points(self.judge.x)))
         t, z = self.judge.t[members[0]], first_states(law, places, self.judge, members[:_LOOKED_AT])
         context = law.context_of(self.judge.systems.number[members[0]])
         last = law.rollout(z, np.append(t, 2 * t[-1] - t[0]), context)[:, -1]
-        ends = fields(last.unflatten(1, law.codes.mean.shape)).transpose(0, 1).flatten(1)
+        ends = self.at_points(last.unflatten(1, law.codes.mean.shape)).transpose(0, 1).flatten(1)
         stays = bool(((ends >= low) & (ends <= high)).all())
         if not stays:
             self.say("  its forecasts leave the range of the data within twice the observed time")

@@ -44,7 +44,7 @@ class ShapeProblem:
         rows = self._rows(members, chosen)
         given = self.problem.fields(rows if len(rows) else members[:1])
         assert given is not None  # points are fixed
-        _, t, x, u = (part[: len(part) if len(rows) else 0] for part in given)
+        _, t, x, u = (part if len(rows) else part[:0] for part in given)
         return Data(t, x, u, Systems(np.zeros(len(t), dtype=int)))
 
     def law(self, seconds: float, seed: int, log: Callable[[str], None]) -> tuple[Law, float, Data]:

@@ -3,7 +3,6 @@ Layer: all hidden units at quadrature points, their contributions to rates, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,6 +28,12 @@ class Input:
     channel: int = 0
     axis: int = 0
     length: float = 0.0
+
+    def of_place(self, x: Tensor) -> Tensor:
+        """One of `PLACES` at coordinates (Q,) along its axis."""
+        if self.kind == PLACE:
+            return x
+        return torch.cos(x / self.length) if self.kind == COSINE else torch.sin(x / self.length)
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The input as text, in names of channels and coordinates."""
@@ -87,6 +92,8 @@ class Layer:
     def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor):
         self.transform, self.eigenvalues, self.axes = transform, eigenvalues, range(transform.points.shape[1])
         self.inputs = tuple(dict.fromkeys(one for sine in sines for one in sine.inputs))
+        points = torch.as_tensor(transform.points)
+        self.places = {one: one.of_place(points[:, one.axis]) for one in self.inputs if one.kind in PLACES}
         units = list(dict.fromkeys((sine.inputs, sine.weights, sine.phase) for sine in sines))
         self.weights = torch.zeros(len(units), len(self.inputs), dtype=torch.float64)
         for row, (inputs, weights, _) in zip(self.weights, units, strict=True):
@@ -114,12 +121,10 @@ class Layer:
 
     def at_points(self, one: Input, z: Tensor) -> Tensor:
         """Input (B, Q) at quadrature points, of codes (B, C, K)."""
-        if one.kind not in PLACES:
-            codes, axis = z[:, one.channel] * self.symbol(one), one.axis if one.kind == SLOPE else VALUES
-            return self.transform.fields(codes, axis)
-        x = torch.as_tensor(self.transform.points[:, one.axis])
-        x = x if one.kind == PLACE else (x / one.length - (one.kind == SINE) * math.pi / 2).cos()
-        return x.to(z).expand(len(z), -1)
+        if one in self.places:
+            return self.places[one].to(z).expand(len(z), -1)
+        codes, axis = z[:, one.channel] * self.symbol(one), one.axis if one.kind == SLOPE else VALUES
+        return self.transform.fields(codes, axis)
 
     def angles(self, z: Tensor) -> Tensor:
         """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
@@ -175,7 +180,7 @@ class Layer:
         left = {form: -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
                 for form in self.forms}
         for i, one in enumerate(self.inputs):
-            if one.kind in PLACES:
+            if one in self.places:
                 continue
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
