@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
+from inrflow.dynamics.contexts.posterior import ContextEstimate, at_context, solve_context
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.encode import CodeData, unknown
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
@@ -163,43 +163,59 @@ def context_of_windows(
 ) -> ContextEstimate:
     """Posterior of the context of one system from windows of its trajectories in data units.
 
-    First from the codes of each frame by itself; then, unless these are far more accurate than the flow, from smoothed
-    states. These also help where frames have few values, so that residuals of a new system are absorbed by codes.
-    Hidden parts of states depend on the context, and are estimated alternately with it. As smoothed states fit the flow
-    closely, however noisy the frames, their posterior covariance of the context is added (not for ensembles).
+    First from the codes of each frame by itself, which suffice where they are far more accurate than the flow. Then from
+    the smoother, whose states include the context, linearised at the last estimate until this is settled (iterated
+    smoother, Bell 1994): it knows how well frames of few or noisy values determine the states, hidden parts among them.
+    Ensembles do not carry contexts, and are solved for it from their smoothed states.
     """
-    flown = surrogate.prior.covariance.dim() == 1
+    flown, size = surrogate.prior.covariance.dim() == 1, surrogate.context_size
     parts = [surrogate.codes(window) for window in windows]
     hidden, nominal = surrogate.field.state_size > surrogate.code_size, prior.mean
     if not hidden:  # memory is unknown before the filter has run
         found = _given(surrogate, parts, prior)
-        seen = torch.cat([torch.isfinite(window.u).flatten(2).sum(2).flatten() for window in windows])
-        spare = float(seen[seen > 0].double().mean()) > _SPARE * surrogate.code_size
-        first, codes = surrogate.internal(windows[0]), surrogate.prior.codes(surrogate.code_size)
-        share = unknown(surrogate.decoder, first, parts[0].codes, codes, surrogate.encoder) if spare else math.inf
-        if share < _KNOWN * found.misfit:
+        if _least_known(surrogate, windows[0], parts[0]) < _KNOWN * found.growing * found.misfit:
             return found
         nominal = found.mean
-    for turn in range(_TURNS if hidden else 1):
+    for turn in range(_TURNS):
         at = replace(prior, nominal=nominal)
         estimates = [surrogate.estimate(window, not flown, at) for window in windows]
         states = [replace(part, codes=one.mean[..., : surrogate.field.state_size])
                   for part, one in zip(parts, estimates, strict=True)]
-        found = _given(surrogate, states, prior if hidden and not turn else at)
-        if not flown:
-            found.covariance += _pooled([one.last_context(surrogate.context_size)[1] for one in estimates], prior)
+        if flown or (hidden and not turn):
+            found = _given(surrogate, states, prior if hidden and not turn else at)
+        else:
+            found = _calibrated(surrogate, at_context(
+                surrogate.field, surrogate.integrator, _joined(states),
+                *_pooled([one.last_context(size) for one in estimates], prior)))
         moved, nominal = found.mean - nominal, found.mean
-        if float(moved @ torch.linalg.solve(found.covariance, moved)) < _STILL:
+        if (flown and not hidden) or float(moved @ torch.linalg.solve(found.covariance, moved)) < _STILL:
             break
     return found
 
 
-def _pooled(covariances: Sequence[Tensor], prior: ContextPrior) -> Tensor:
-    """Posterior covariance (P, P) of a context from several trajectories, given its covariance (S, P, P) from each."""
-    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(len(prior.covariance))  # curves have no width
+def _least_known(surrogate: Any, window: TrajectoryBatch, part: CodeData) -> float:
+    """Posterior variance of codes of the frame with the fewest values, as a share of their mean square; infinite where
+    values are hardly more than codes."""
+    seen = torch.isfinite(window.u).flatten(2).sum(2).sum(0)
+    fewest = int(seen.masked_fill(seen == 0, int(seen.max()) + 1).argmin())
+    if not float(seen[fewest]) > _SPARE * surrogate.code_size * len(window):
+        return math.inf
+    frame = surrogate.internal(window).frames(slice(fewest, fewest + 1))
+    return unknown(surrogate.decoder, frame, part.codes, surrogate.prior.codes(surrogate.code_size), surrogate.encoder)
+
+
+def _pooled(contexts: Sequence[tuple[Tensor, Tensor]], prior: ContextPrior) -> tuple[Tensor, Tensor]:
+    """Posterior mean (P,) and covariance (P, P) of a context from several trajectories, given those (S, P) and
+    (S, P, P) from each, of which all have the same prior."""
+    size = len(prior.mean)
+    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(size)  # curves have no width
     before = torch.linalg.inv(prior.covariance + ridge)
-    told = torch.linalg.inv(torch.cat(list(covariances)).double() + ridge) - before
-    return torch.linalg.inv(before + told.sum(0))
+    mean, covariance = (torch.cat([one.double().reshape(-1, *one.shape[1:]) for one in part])
+                        for part in zip(*contexts, strict=True))
+    told = torch.linalg.inv(covariance + ridge) - before
+    pooled = torch.linalg.inv(before + told.sum(0))
+    moved = torch.linalg.solve(covariance + ridge, (mean - prior.mean)[..., None]).sum(0)[:, 0]
+    return prior.mean + pooled @ moved, pooled
 
 
 def context_of_each_trajectory(surrogate: Any, window: TrajectoryBatch, codes: CodeData,
@@ -218,8 +234,7 @@ def context_of_each_trajectory(surrogate: Any, window: TrajectoryBatch, codes: C
 
 
 def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> ContextEstimate:
-    process, frames = surrogate.prior.process[: surrogate.field.state_size], max(one.codes.shape[1] for one in parts)
-    states = CodeData.join([part.padded(frames) for part in parts])
+    process, states = surrogate.prior.process[: surrogate.field.state_size], _joined(parts)
     field, integrator = surrogate.field, surrogate.integrator
     if (curve := prior.curve) is None:
         found = solve_context(field, integrator, states, prior.mean, prior.covariance, process, prior.nominal)
@@ -228,6 +243,16 @@ def _given(surrogate: Any, parts: Sequence[CodeData], prior: ContextPrior) -> Co
         told = solve_context(field, integrator, states, mean, covariance, process, curve.starts, curve=curve)
         slopes = curve.slopes(told.mean)
         found = ContextEstimate(curve(told.mean), slopes @ told.covariance @ slopes.T, told.misfit, told.growing)
-    if (known := surrogate.contexts) is not None:  # the uncertainty of a law grows with distance from training systems
+    return _calibrated(surrogate, found)
+
+
+def _joined(parts: Sequence[CodeData]) -> CodeData:
+    frames = max(one.codes.shape[1] for one in parts)
+    return CodeData.join([part.padded(frames) for part in parts])
+
+
+def _calibrated(surrogate: Any, found: ContextEstimate) -> ContextEstimate:
+    """The estimate with the uncertainty of a law, which grows with the distance from training systems."""
+    if (known := surrogate.contexts) is not None:
         found.covariance *= known.spread * float(known.widening(found.mean)) ** 2 * known.variance_inflation(found)
     return found

@@ -61,7 +61,6 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
         near = solve_context(field, integrator, states, mean, covariance, noise, most=1).mean
     begin = mean if near is None or near.dim() > 1 else near
     unknown = ContextEstimate(begin.clone(), covariance.clone(), float("nan"))
-    variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
     if not len(flow.start):
         return unknown
@@ -69,17 +68,24 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     if near is not None and near.dim() > 1:
         begin = near[int(residual(near).square().sum((1, 2)).nan_to_num(math.inf).argmin())]
     missed = residual(begin + _stencil(len(mean)))
-    kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
+    kept = missed[0].square().sum(1) < _DIVERGED * flow.variance  # false for NaN
     if not bool(kept.any()):
         return unknown
     flow.seen = flow.seen.masked_scatter(flow.seen, kept)
     durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
     least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
     estimate, each = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
-    single = each[torch.arange(flow.seen.shape[1]).expand_as(flow.seen)[flow.seen] == 0]
-    estimate.misfit /= float(variance)
-    estimate.growing = max(0.0, 1 - float(single.mean() / each.mean()))
+    estimate.misfit, estimate.growing = flow.misfit(each)
     return estimate
+
+
+def at_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor
+               ) -> ContextEstimate:
+    """The estimate of a context found otherwise, with its misfit to spans of frames as in `solve_context`."""
+    longest = max(1, states.codes.shape[1] - 1)
+    flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
+    each = flow.residual(mean[None])[0].square().sum(1) if len(flow.start) else torch.full((1,), math.nan)
+    return ContextEstimate(mean, covariance, *flow.misfit(each.nan_to_num(math.inf)))
 
 
 class _Spans:
@@ -90,6 +96,7 @@ class _Spans:
 
     def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, lags: list[int]) -> None:
         self.field, self.integrator = field, integrator
+        self.variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
         frames = states.codes.shape[1]
         ends = torch.arange(frames)[:, None] + torch.tensor(lags)  # (T, L)
         inside = ends < frames
@@ -104,6 +111,11 @@ class _Spans:
         self.stop = states.codes[rows[:, None], ends[first]]
         stops = states.t[rows[:, None], ends[first]].masked_fill(~self.seen, -torch.inf)
         self.times = torch.cat([states.t[rows, first, None], stops], 1).cummax(1).values  # unobserved: that of the last
+
+    def misfit(self, squares: Tensor) -> tuple[float, float]:
+        """Misfit of squared residuals (Q,) relative to the variance of the states, and the share of it that grows."""
+        single = squares[torch.arange(self.seen.shape[1]).expand_as(self.seen)[self.seen] == 0]
+        return float(squares.mean() / self.variance), max(0.0, 1 - float(single.mean() / squares.mean()))
 
     def residual(self, contexts: Tensor) -> Tensor:
         """Residuals (B, Q, n) of the flow at contexts (B, P)."""
