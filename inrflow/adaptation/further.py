@@ -26,7 +26,8 @@ from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 
 PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_CLEARLY_BETTER = 0.95
+_CLEARLY_BETTER, _FAR_BETTER = 0.95, 0.5  # largest ratio of errors after and before; of coefficients of laws, which
+# few frames determine where they were seen alone
 _KEPT_BACK = 0.3  # share of the frames of a single trajectory
 _SECONDS = 4.0  # of effort for the coefficients of a law, each time
 
@@ -81,7 +82,7 @@ def adapt_further(
             if best is None or error < best[0]:
                 best = error, pull, candidate
         assert best is not None
-        worthwhile = best[0] < _CLEARLY_BETTER * before
+        worthwhile = best[0] < (_FAR_BETTER if prepare is law_fit else _CLEARLY_BETTER) * before
         steps.append(Step(name, best[1] if worthwhile else None, before, best[0]))
         if worthwhile:
             trial = best[2]
@@ -143,8 +144,8 @@ def forecast_error(surrogate: Surrogate, batch: TrajectoryBatch, window: int) ->
 
 
 def law_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
-    """Fit of the coefficients of a law to the original frames, without a penalty."""
-    return lambda _: refitted_law(surrogate, batches[0], _SECONDS)
+    """Fit of the coefficients of a law to the original frames, held near those before."""
+    return lambda _: refitted_law(surrogate, batches[0], _SECONDS, held=True)
 
 
 def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:

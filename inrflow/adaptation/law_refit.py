@@ -17,6 +17,7 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.model.surrogate import Surrogate
 
+_OTHERS = 16  # states of the prior
 _LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
 
 
@@ -28,10 +29,12 @@ def can_refit(surrogate: Surrogate, batch: TrajectoryBatch) -> bool:
     return alone and batch.x.shape[1] == 1 and batch.delay is None and bool(batch.observed.all())
 
 
-def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -> Surrogate:
+def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float, held: bool = False) -> Surrogate:
     """The surrogate with coefficients of its law, at the mean of its context, refined to a batch in data units.
 
-    They change by the same amount at every context. Codes that frames leave uncertain are refined with them.
+    They change by the same amount at every context. Codes that frames leave uncertain are refined with them. held: they
+    are held near those before, as far as the batch does not determine them: changes of rollouts from other states of
+    the prior count as residuals of the batch do before any change.
     """
     term, size = surrogate.field.term(LawTerm), surrogate.code_size
     harmonics = harmonics_of(term.domain, term.count, term.boundary)
@@ -50,9 +53,26 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float) -
     encoded = EncodedData.of(law, Data.of(t[whole].numpy(), places, u[whole].numpy()))
     lengths, exact = [min(length, t.shape[1] - 1) for length in (_LENGTH, _OF_NOISY)], False if law.has_rates else None
     refinement = Refinement.along(law, encoded, encoded.known, lengths[0], seconds, uncertain=exact)
+    if held:
+        refinement.set_penalty(*_other_states(surrogate, batch.t[whole[0], : lengths[0] + 1]))
     field, found = copy.deepcopy(surrogate.field), refinement.run()
     if refinement.uncertain:
         found = Assimilation.along(found, encoded, encoded.known, lengths[1], seconds).run()
     with torch.no_grad():
         field.term(LawTerm).theta.add_(torch.as_tensor(found.theta - law.theta))
     return replace(surrogate, field=field.eval())
+
+
+def _other_states(surrogate: Surrogate, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (R, M, C K) of rollouts from random states of the prior at times t (M,), and steps (M - 1,) between them."""
+    prior, inner, count = surrogate.prior, surrogate.scale.internal(t).double(), surrogate.context_size
+    n = len(prior.mean) - count
+    noise = torch.randn(_OTHERS, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    if prior.covariance.dim() == 1:
+        noise = noise * prior.covariance[:n].sqrt()
+    else:
+        values, vectors = torch.linalg.eigh(prior.covariance[:n, :n].double())
+        noise = noise * values.clamp(min=0).sqrt() @ vectors.T
+    state = torch.cat([noise, torch.zeros(_OTHERS, count)], 1) + prior.mean
+    path = surrogate.dynamics.flow(state, inner.expand(_OTHERS, -1), check=False)[..., : surrogate.code_size]
+    return path[torch.isfinite(path).flatten(1).all(1)], inner.diff()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.registry import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.plausible import leave_out_faults
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import choose_device
 from inrflow.errors import UserError, first_line
@@ -81,6 +83,8 @@ def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int
             write_moved_law(surrogate, file, batch, config, place, console)
             return 0
         require_place(surrogate, file)
+        if surrogate.training.get("faults") != "kept":
+            leave_out_faults(source, np.arange(count))
         batches = batches_of(surrogate, source, np.arange(count), copies, config.seed)
         steps: list[Step] = []
         strength = config.adapt.strength
@@ -175,7 +179,7 @@ def tell(
         highlight=False,
     )
     if steps:
-        told["steps"] = [vars(step) for step in steps]
+        told["steps"] = [{key: one if one != math.inf else None for key, one in vars(step).items()} for step in steps]
     for step in steps:
         kept = "refitted" if step.pull is not None else "unchanged"
         console.print(

@@ -75,6 +75,21 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
         source.fit_normalisation(trajectories)
 
 
+def leave_out_faults(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
+    """Have a source leave out faults, with a warning of how many these trajectories have: a few frames of one system
+    hold too few spikes for `check_plausible`, and a trained surrogate does without a few good values."""
+    wrong = seen = 0
+    source.fit_normalisation(trajectories)
+    for batch in (source.batch([number]) for number in trajectories):
+        if len(batch.x[0]) == 1:  # places that do not move
+            u = batch.u[0].double().numpy()
+            wrong, seen = wrong + int(faults(batch.x[0, 0].numpy(), u).sum()), seen + int(np.isfinite(u).sum())
+    if wrong:
+        warnings.warn(f"{source.file.path}: {wrong} of {seen} values lie far from all of their neighbours in space and "
+                      "time; they are left out; train with data.faults=kept to keep such values", stacklevel=3)
+        source.set_fault_detector(faults)
+
+
 def _require_changes(source: TrajectorySource) -> None:
     path = source.file.path
     if not source.varies.any():

@@ -249,8 +249,8 @@ class Surrogate(Shown):
         return without_outliers(inner, self.normalisation.limit) if wild else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
-        """Codes of all frames of a window in data units, each encoded on its own."""
-        return self._codes(self.internal(window))
+        """Codes of all frames of a window in data units, each encoded on its own, without outliers."""
+        return self._codes(self._plausible(window))
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -53,8 +54,10 @@ def near_closest_trajectories(
         context = context or prior.context(contexts)
     for row in () if simple else (estimate.factor > most).nonzero():
         one, known = window.select(row), context.select(row) if context is not None and contexts else None
-        path = _Search(smoother, decoder, dynamics, prior, one, known).closest_trajectory(estimate.mean[row, 0], most)
-        if path is None:
+        search = _Search(smoother, decoder, dynamics, prior, one, known)
+        with suppress(torch.linalg.LinAlgError):  # a flow that diverges; the closest trajectory before is kept
+            search.closest_trajectory(estimate.mean[row, 0], most)
+        if (path := search.path) is None:
             continue
         other = smoother(prior, one, context=known, around=path)
         if bool(other.factor < _CLOSER * estimate.factor[row]):
@@ -78,10 +81,10 @@ class _Search:
         self.decode = [(offset.double(), basis.double()) for offset, basis in bases]
 
     @torch.no_grad()
-    def closest_trajectory(self, start: Tensor, most: float) -> Tensor | None:
-        """States (1, K, n) along the trajectory of the flow that best fits the window, by optimisation from `start`
-        (1, n) or, if the misfit exceeds `most` times the noise variance, over windows of growing length. None if there
-        is no finite one."""
+    def closest_trajectory(self, start: Tensor, most: float) -> None:
+        """Set `path` to the states along the trajectory of the flow that best fits the window, by optimisation from
+        `start` (1, n) or, if the misfit exceeds `most` times the noise variance, over windows of growing length. It
+        stays None if there is no finite one."""
         frames = self.window.u.shape[1]
         self.approach(start, frames, _DIRECT, 1.0)
         if not self.least < most:
@@ -90,7 +93,6 @@ class _Search:
                 known = self.approach(known, length, _STEPS, _LOUDEST, most)
                 if length > 2 and self.last > _AS_LOUD * self.least:  # the misfit of short windows is noise, too
                     break
-        return self.path
 
     def approach(self, state: Tensor, length: int, steps: int, loudest: float, most: float = 0.0) -> Tensor:
         """The state of best fit to the first `length` frames, after at most `steps` steps; for shorter windows than the

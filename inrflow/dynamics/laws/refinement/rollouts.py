@@ -38,6 +38,7 @@ _CONVERGED = 1e-5  # relative decrease of the misfit at convergence; it is small
 _SHORTEST = 0.05  # least share of a step
 _FEWEST, _FEW_ENOUGH = 8, 0.5  # segments; share of these that must be affordable
 _BATCH = 2048  # segments at a time
+_UNLIMITED = 1e9  # seconds
 _SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors of coefficients kept: 3 is the BIC of 10^4 values
 
 
@@ -49,6 +50,7 @@ class Refinement:
     filtered, too_slow = True, False  # whether noisy rollouts are corrected; whether even few take too long
     iterations, min_time_left = _ITERATIONS, 1.0  # most steps; least time left for another one, over that of the last
     covariance = np.zeros((0, 0))  # (U, U) of the unknowns, at the last linearisation
+    penalty: np.ndarray | None = None  # (M, M) on changes of the active coefficients, of a law without contexts
 
     def __init__(self, law: Law, data: Segments, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
@@ -159,6 +161,25 @@ class Refinement:
             contexts[self.systems] = own
         return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
+    def _change(self, law: Law) -> np.ndarray:
+        """Changes (M,) of the active coefficients."""
+        return np.asarray((law.theta - self.law.theta)[tuple(self.active.T)])
+
+    def _penalty(self, law: Law) -> float:
+        return 0.0 if self.penalty is None else float(self._change(law) @ self.penalty @ self._change(law))
+
+    def set_penalty(self, states: Tensor, dt: Tensor) -> None:
+        """Penalise changes of rollouts (R, M, C K) from other states, with steps dt (M - 1,), as much as residuals of the
+        data are before any change."""
+        count, own = len(states), torch.zeros(len(states), dtype=torch.long)
+        others = Segments(states, dt.expand(count, -1), torch.zeros_like(states[:, 0]), own, torch.arange(count))
+        rollouts = Refinement(self.law, others, self.rows.numpy().astype(float), _UNLIMITED, uncertain=False)
+        weight = self._weights(self._path_and_variance(self.law)[1].mean((0, 1)))
+        slopes = rollouts.slopes(self.law, rollouts._path(self.law), weight)
+        slopes = slopes[torch.isfinite(slopes).flatten(1).all(1)]
+        gram = torch.einsum("bmkp,bmkq->pq", slopes, slopes).numpy()
+        self.penalty = gram / max(len(slopes), 1) * len(self.data.codes)
+
     def _weights(self, variance: Tensor) -> Tensor:
         """Inverse standard deviations (B, M, C K) from variances (B, M, C K); 0 for codes that are not compared."""
         return torch.where(self.rows, variance.rsqrt(), 0.0)
@@ -223,7 +244,7 @@ class Refinement:
         path, variance = self._path_and_variance(law)
         if not torch.isfinite(path).all():
             return None
-        before = float(self._misfit(path, variance).sum())
+        before = float(self._misfit(path, variance).sum()) + self._penalty(law)
         self.covariance, step = self._linearised(law, path, variance)
         trial, after = self._line_search(law, variance, step, before)
         return (trial, after > (1 - _CONVERGED) * before) if after < before else None
@@ -246,7 +267,7 @@ class Refinement:
         """
         def along(share: float) -> tuple[Law, float]:
             trial = self._after_step(law, share * step)
-            return trial, float(self._misfit(self._path(trial), variance).sum())
+            return trial, float(self._misfit(self._path(trial), variance).sum()) + self._penalty(trial)
 
         share, best = backtracked(along, before, _SHORTEST) or (0.0, (law, before))
         while self.gains is not None and share >= 1 and (longer := along(share := 2 * share))[1] < best[1]:
@@ -309,6 +330,8 @@ class Refinement:
         sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)
         total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
         pulls = (design.mT @ sums[..., -1:])[..., 0].sum(0).numpy()
+        if self.penalty is not None:
+            total, pulls = total + self.penalty, pulls - self.penalty @ self._change(law)
         inverse = scaled_inverse(total)
         step = inverse @ pulls
         return self._clustered_covariance(inverse, step, design[self.which], both), step
