@@ -53,9 +53,11 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float, h
     encoded = EncodedData.of(law, Data.of(t[whole].numpy(), places, u[whole].numpy()))
     lengths, exact = [min(length, t.shape[1] - 1) for length in (_LENGTH, _OF_NOISY)], False if law.has_rates else None
     refinement = Refinement.along(law, encoded, encoded.known, lengths[0], seconds, uncertain=exact)
-    if held:
-        refinement.set_penalty(*_other_states(surrogate, batch.t[whole[0], : lengths[0] + 1]))
     field, found = copy.deepcopy(surrogate.field), refinement.run()
+    if held and found is not law:
+        states = _other_states(surrogate, batch.t[whole[0], : lengths[0] + 1])
+        refinement.deadline += seconds
+        found = refinement.held_near(law, *states).run(found)
     if refinement.uncertain:
         found = Assimilation.along(found, encoded, encoded.known, lengths[1], seconds).run()
     with torch.no_grad():

@@ -50,7 +50,8 @@ class Refinement:
     filtered, too_slow = True, False  # whether noisy rollouts are corrected; whether even few take too long
     iterations, min_time_left = _ITERATIONS, 1.0  # most steps; least time left for another one, over that of the last
     covariance = np.zeros((0, 0))  # (U, U) of the unknowns, at the last linearisation
-    penalty: np.ndarray | None = None  # (M, M) on changes of the active coefficients, of a law without contexts
+    penalty: np.ndarray | None = None  # (M, M) on distances of active coefficients from those of the law `origin`
+    origin: Law
 
     def __init__(self, law: Law, data: Segments, known: np.ndarray, seconds: float, uncertain: bool | None = None,
                  shapes: Sequence[Harmonics] = (), little: float = UNRESOLVED):
@@ -161,24 +162,27 @@ class Refinement:
             contexts[self.systems] = own
         return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
-    def _change(self, law: Law) -> np.ndarray:
-        """Changes (M,) of the active coefficients."""
-        return np.asarray((law.theta - self.law.theta)[tuple(self.active.T)])
+    def _apart(self, law: Law) -> np.ndarray:
+        """Distances (M,) of the active coefficients from those that changes are penalised from."""
+        return np.asarray((law.theta - self.origin.theta)[tuple(self.active.T)])
 
     def _penalty(self, law: Law) -> float:
-        return 0.0 if self.penalty is None else float(self._change(law) @ self.penalty @ self._change(law))
+        return 0.0 if self.penalty is None else float(self._apart(law) @ self.penalty @ self._apart(law))
 
-    def set_penalty(self, states: Tensor, dt: Tensor) -> None:
-        """Penalise changes of rollouts (R, M, C K) from other states, with steps dt (M - 1,), as much as residuals of the
-        data are before any change."""
-        count, own = len(states), torch.zeros(len(states), dtype=torch.long)
-        others = Segments(states, dt.expand(count, -1), torch.zeros_like(states[:, 0]), own, torch.arange(count))
-        rollouts = Refinement(self.law, others, self.rows.numpy().astype(float), _UNLIMITED, uncertain=False)
-        weight = self._weights(self._path_and_variance(self.law)[1].mean((0, 1)))
-        slopes = rollouts.slopes(self.law, rollouts._path(self.law), weight)
+    def held_near(self, origin: Law, states: Tensor, dt: Tensor) -> Self:
+        """The refinement with a Gaussian prior of its coefficients around those of a law: changes of rollouts (R, M, C K)
+        from other states, with steps dt (M - 1,), are as large as residuals of that law on the data."""
+        own = torch.zeros(len(states), dtype=torch.long)
+        others = Segments(states, dt.expand(len(states), -1), torch.zeros_like(states[:, 0]), own,
+                          torch.arange(len(states)))
+        rollouts = Refinement(origin, others, self.rows.numpy().astype(float), _UNLIMITED, uncertain=False)
+        weight = self._weights(self._path_and_variance(origin)[1].mean((0, 1)))
+        slopes = rollouts.slopes(origin, rollouts._path(origin), weight)
         slopes = slopes[torch.isfinite(slopes).flatten(1).all(1)]
         gram = torch.einsum("bmkp,bmkq->pq", slopes, slopes).numpy()
-        self.penalty = gram / max(len(slopes), 1) * len(self.data.codes)
+        values = max(int((weight > 0).sum()) * len(dt) * len(slopes), 1)
+        self.origin, self.penalty = origin, gram * len(self.active) / values
+        return self
 
     def _weights(self, variance: Tensor) -> Tensor:
         """Inverse standard deviations (B, M, C K) from variances (B, M, C K); 0 for codes that are not compared."""
@@ -331,7 +335,7 @@ class Refinement:
         total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
         pulls = (design.mT @ sums[..., -1:])[..., 0].sum(0).numpy()
         if self.penalty is not None:
-            total, pulls = total + self.penalty, pulls - self.penalty @ self._change(law)
+            total, pulls = total + self.penalty, pulls - self.penalty @ self._apart(law)
         inverse = scaled_inverse(total)
         step = inverse @ pulls
         return self._clustered_covariance(inverse, step, design[self.which], both), step
