@@ -38,7 +38,6 @@ _CONVERGED = 1e-5  # relative decrease of the misfit at convergence; it is small
 _SHORTEST = 0.05  # least share of a step
 _FEWEST, _FEW_ENOUGH = 8, 0.5  # segments; share of these that must be affordable
 _BATCH = 2048  # segments at a time
-_UNLIMITED = 1e9  # seconds
 _SIGNIFICANT = (3.0, 6.0, 12.0)  # standard errors of coefficients kept: 3 is the BIC of 10^4 values
 
 
@@ -168,21 +167,6 @@ class Refinement:
 
     def _penalty(self, law: Law) -> float:
         return 0.0 if self.penalty is None else float(self._apart(law) @ self.penalty @ self._apart(law))
-
-    def held_near(self, origin: Law, states: Tensor, dt: Tensor) -> Self:
-        """The refinement with a Gaussian prior of its coefficients around those of a law: changes of rollouts (R, M, C K)
-        from other states, with steps dt (M - 1,), are as large as residuals of that law on the data."""
-        own = torch.zeros(len(states), dtype=torch.long)
-        others = Segments(states, dt.expand(len(states), -1), torch.zeros_like(states[:, 0]), own,
-                          torch.arange(len(states)))
-        rollouts = Refinement(origin, others, self.rows.numpy().astype(float), _UNLIMITED, uncertain=False)
-        weight = self._weights(self._path_and_variance(origin)[1].mean((0, 1)))
-        slopes = rollouts.slopes(origin, rollouts._path(origin), weight)
-        slopes = slopes[torch.isfinite(slopes).flatten(1).all(1)]
-        gram = torch.einsum("bmkp,bmkq->pq", slopes, slopes).numpy()
-        values = max(int((weight > 0).sum()) * len(dt) * len(slopes), 1)
-        self.origin, self.penalty = origin, gram * len(self.active) / values
-        return self
 
     def _weights(self, variance: Tensor) -> Tensor:
         """Inverse standard deviations (B, M, C K) from variances (B, M, C K); 0 for codes that are not compared."""
