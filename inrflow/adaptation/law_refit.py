@@ -19,7 +19,7 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.model.surrogate import Surrogate
 
-_OTHERS, _UNLIMITED = 16, 1e9  # states of the prior; seconds of their rollouts
+_OTHERS = 16  # states of the prior
 _LENGTH, _OF_NOISY = 3, 24  # frames of rollouts that refine coefficients; with noisy first codes
 
 
@@ -52,9 +52,16 @@ class _Held(Refinement):
 
     def _slopes_along(self, law: Law, others: Segments, weight: Tensor) -> Tensor:
         """Derivatives (R, M, C K, p) of weighted rollouts of those other segments along which they are finite."""
-        rollouts = Refinement(law, others, self.rows.numpy().astype(float), _UNLIMITED, uncertain=False)
+        rollouts = _OfAll(law, others, self.rows.numpy().astype(float), 0.0, uncertain=False)
         slopes = rollouts.slopes(law, rollouts._path(law), weight)
         return slopes[torch.isfinite(slopes).flatten(1).all(1)]
+
+
+class _OfAll(Refinement):
+    """Refinement along all of its segments."""
+
+    def _affordable(self, data: Segments, seconds: float) -> Segments:
+        return data
 
 
 def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float, held: bool = False) -> Surrogate:
@@ -62,7 +69,8 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float, h
 
     They change by the same amount at every context. Codes that frames leave uncertain are refined with them. held: the
     batch is of another system than those of training. Coefficients are held near those before as far as it does not
-    determine them; their errors are as large as process noise over the horizon.
+    determine them; their errors are as large as process noise over the horizon. Where the time does not suffice, the
+    surrogate is returned.
     """
     term, size = surrogate.field.term(LawTerm), surrogate.code_size
     harmonics = harmonics_of(term.domain, term.count, term.boundary)
@@ -81,6 +89,8 @@ def refitted_law(surrogate: Surrogate, batch: TrajectoryBatch, seconds: float, h
     encoded = EncodedData.of(law, Data.of(t[whole].numpy(), places, u[whole].numpy()))
     lengths, exact = [min(length, t.shape[1] - 1) for length in (_LENGTH, _OF_NOISY)], False if law.has_rates else None
     refinement = _Held.along(law, encoded, encoded.known, lengths[0], seconds, uncertain=exact)
+    if held and refinement.too_slow:  # as of networks, which few frames do not determine
+        return surrogate
     field, found, prior = copy.deepcopy(surrogate.field), refinement.run(), surrogate.prior
     others = _other_segments(surrogate, t[whole[0], : lengths[0] + 1]) if held and found is not law else None
     if others is not None:

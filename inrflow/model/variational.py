@@ -165,10 +165,10 @@ def context_of_windows(
 ) -> ContextEstimate:
     """Posterior of the context of one system from windows of its trajectories in data units.
 
-    First from the codes of each frame by itself, which suffice where they are far more accurate than the flow. Then from
-    the smoother, whose states include the context, linearised at the last estimate until this is settled (iterated
-    smoother, Bell 1994): it knows how well frames of few or noisy values determine the states, hidden parts among them.
-    Ensembles do not carry contexts, and are solved for it from their smoothed states.
+    First from the codes of each frame by itself, which suffice where they are far more accurate than the flow. Then
+    from the smoother, whose states include the context, linearised at the last estimate until this is settled (iterated
+    smoother, Bell 1994): it knows how well frames of few or noisy values determine states, hidden parts among them.
+    Ensembles do not carry contexts: these are solved from smoothed states.
     """
     flown, size = surrogate.prior.covariance.dim() == 1, surrogate.context_size
     parts = [surrogate.codes(window) for window in windows]
@@ -186,9 +186,12 @@ def context_of_windows(
         if flown or (hidden and not turn):
             found = _given(surrogate, states, prior if hidden and not turn else at)
         else:
-            found = _calibrated(surrogate, at_context(
-                surrogate.field, surrogate.integrator, _joined(states),
-                *_pooled([one.last_context(size) for one in estimates], prior)))
+            at_last = _pooled([(*one.last_context(size), one.factor) for one in estimates], prior)
+            found = at_context(surrogate.field, surrogate.integrator, _joined(states), *at_last)
+            louder = torch.cat([one.factor for one in estimates]).clamp(min=1.0) - 1
+            missed = found.misfit + float(louder.mean() * surrogate.prior.noise.mean())  # of values, not states alone
+            found = _calibrated(surrogate, replace(
+                found, misfit=missed, growing=found.growing * found.misfit / max(missed, _ROUNDING)))
         moved, nominal = found.mean - nominal, found.mean
         if (flown and not hidden) or float(moved @ torch.linalg.solve(found.covariance, moved)) < _STILL:
             break
@@ -206,18 +209,15 @@ def _least_known(surrogate: Any, window: TrajectoryBatch, part: CodeData) -> flo
     return unknown(surrogate.decoder, frame, part.codes, surrogate.prior.codes(surrogate.code_size), surrogate.encoder)
 
 
-def _pooled(contexts: Sequence[tuple[Tensor, Tensor]], prior: ContextPrior) -> tuple[Tensor, Tensor]:
+def _pooled(contexts: Sequence[tuple[Tensor, Tensor, Tensor]], prior: ContextPrior) -> tuple[Tensor, Tensor]:
     """Posterior mean (P,) and covariance (P, P) of a context from several trajectories, given those (S, P) and
-    (S, P, P) from each, of which all have the same prior."""
-    size = len(prior.mean)
-    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(size)  # curves have no width
+    (S, P, P) from each, of which all have the same prior, and factors (S,) on variances of their observations."""
+    ridge = _SINGULAR * prior.covariance.diagonal().mean() * torch.eye(len(prior.mean))  # curves have no width
     before = torch.linalg.inv(prior.covariance + ridge)
-    mean, covariance = (torch.cat([one.double().reshape(-1, *one.shape[1:]) for one in part])
-                        for part in zip(*contexts, strict=True))
-    told = torch.linalg.inv(covariance + ridge) - before
-    pooled = torch.linalg.inv(before + told.sum(0))
-    moved = torch.linalg.solve(covariance + ridge, (mean - prior.mean)[..., None]).sum(0)[:, 0]
-    return prior.mean + pooled @ moved, pooled
+    mean, covariance, factor = (torch.cat([one.double() for one in part]) for part in zip(*contexts, strict=True))
+    inverse, louder = torch.linalg.inv(covariance + ridge), factor.clamp(min=1.0)
+    pooled = torch.linalg.inv(before + ((inverse - before) / louder[:, None, None]).sum(0))
+    return prior.mean + pooled @ (inverse @ (mean - prior.mean)[..., None] / louder[:, None, None]).sum(0)[:, 0], pooled
 
 
 def context_of_each_trajectory(surrogate: Any, window: TrajectoryBatch, codes: CodeData,
