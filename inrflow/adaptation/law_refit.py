@@ -36,10 +36,13 @@ class _Held(Refinement):
 
     def held_near(self, origin: Law, others: Segments) -> _Held:
         """The refinement with a Gaussian prior of its coefficients around those of a law: changes of rollouts of other
-        segments are as large as residuals of that law on the data."""
-        weight = self._weights(self._path_and_variance(origin)[1].mean((0, 1)))
+        segments are as large, relative to codes of their shell, as residuals of that law on the data."""
+        sizes = (self.target - self.mean)[:, 1:].square().mean((0, 1))
+        of_shells = torch.zeros_like(self.level).index_add_(0, self.shell, sizes) / torch.bincount(self.shell)
+        share = self._mean_squares(self._path(origin)).mean(0) / (of_shells + 1e-12 * of_shells.max())
+        weight = self._weights(share[self.shell] * self.prior + 1e-12 * self.prior.max())
         slopes = self._slopes_along(origin, others, weight)
-        values = max(int((weight > 0).sum()) * slopes[..., 0, 0].numel(), 1)
+        values = max(int(self.rows.sum()) * slopes[..., 0, 0].numel(), 1)
         gram = torch.einsum("bmkp,bmkq->pq", slopes, slopes).numpy()
         self.origin, self.penalty = origin, gram * len(self.active) / values
         return self

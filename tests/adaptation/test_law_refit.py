@@ -89,6 +89,16 @@ def test_noisy_frames_refine_first_codes_too(family):
     np.testing.assert_allclose(found, [0.025, -0.5], atol=0.02)
 
 
+def test_what_frames_do_not_determine_is_held_where_rollouts_from_other_states_would_change(family):
+    """Uniform fields that decay, with faint noise, in which diffusion is hardly visible."""
+    batch, random = frames(0.02, -0.3), torch.Generator().manual_seed(1)
+    uniform = torch.exp(-0.5 * batch.t)[..., None, None] + 1e-4 * torch.randn(batch.u.shape, generator=random).double()
+    free, held = (refitted_law(family, batch.with_values(uniform), 2.0, one) for one in (False, True))
+    assert abs(coefficients(free)[0] - 0.02) > 1 and abs(coefficients(held)[0] - 0.02) < 0.02
+    np.testing.assert_allclose(coefficients(held)[1], -0.5, atol=1e-3)
+    assert bool((held.prior.process > family.prior.process)[1:COUNT].all())
+
+
 def test_moving_points_gaps_and_few_frames_leave_the_coefficients(family):
     batch = frames(0.025, -0.5)
     gap = batch.with_values(batch.u.clone().index_fill_(1, torch.tensor([4]), torch.nan))

@@ -10,7 +10,7 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible, faults, hampel_filter, without_outliers
+from inrflow.data.plausible import check_plausible, faults, hampel_filter, leave_out_faults, without_outliers
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -169,3 +169,17 @@ def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_f
     with pytest.warns(UserWarning, match="they are left out"):
         without = hampel_filter(torch.as_tensor(faulty), torch.tensor([-np.inf, -np.inf, 0.0]), missing=True).numpy()
     np.testing.assert_array_equal(without, np.where(found == faulty, faulty, np.nan))
+
+
+def test_spikes_of_a_few_frames_that_are_no_farther_out_than_the_field_are_left_out_of_an_adaptation(tmp_path):
+    x, t = np.arange(96)[:, None] / 96, np.arange(8) / 32
+    u = np.sin(2 * np.pi * (x.T - t[:, None]))[None, ..., None]
+    wrong = np.zeros(u.shape, bool)
+    wrong[0, [1, 4, 6], [13, 77, 39]] = True
+    u[wrong] -= 1.8 * np.sign(u[wrong])
+    write_trajectories(tmp_path / "spikes.h5", t, x, u, Description(name="waves", channels=("u",), coordinates=("x",)))
+    with TrajectoryFile(tmp_path / "spikes.h5") as file:
+        source = TrajectorySource(file)
+        with pytest.warns(UserWarning, match="3 of 768 values lie far from all of their neighbours"):
+            leave_out_faults(source, [0])
+        np.testing.assert_array_equal(torch.isnan(source.batch([0], normalised=False).u), wrong)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
+from scipy.optimize import least_squares
 
 from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
@@ -166,6 +167,25 @@ def test_frames_that_each_show_half_of_the_state_tell_the_context_together():
     alone = solve_context(surrogate.field, INTEGRATOR, surrogate.codes(seen), *prior)
     errors = [abs(float(found.mean) - 1.2) for found in (alone, surrogate.solve_context([seen]))]
     assert errors[0] > 0.2 and errors[1] < 0.02
+
+
+def test_the_context_of_noisy_halves_of_states_is_the_most_probable_one_given_all_frames():
+    """Against nonlinear least squares of the first state and the context, whose priors are standard normal."""
+    seen = window(1.2, frames=10, step=0.6)
+    seen.u[:, :, 1] = torch.nan
+    seen.u[..., 0] += 1e-3 * torch.randn(seen.u.shape[:3], generator=torch.Generator().manual_seed(3)).double()
+    surrogate = Surrogate(Description("turning", ("u",), ("x",)), Normalisation(torch.zeros(1), torch.ones(1)), Plain(),
+                          rotation(), INTEGRATOR, PRIOR, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 5.4, {})
+
+    def missed(unknown):
+        path = [exact_flow(unknown, 0.6 * k)[0] for k in range(10)]
+        return np.concatenate([(np.array(path) - seen.u[0, :, 0, 0].numpy()) / 1e-3, unknown])
+
+    best = least_squares(missed, [1.0, 0.3, 1.2], x_scale=1e-2)
+    deviation = np.sqrt(np.linalg.inv(best.jac.T @ best.jac)[2, 2])
+    found = surrogate.solve_context([seen])
+    assert abs(float(found.mean) - best.x[2]) < 0.1 * deviation
+    np.testing.assert_allclose(float(found.covariance.sqrt()), deviation, rtol=0.1)
 
 
 @pytest.mark.parametrize("context", [(0.4, 0.4**2 - 1), (0.4, 1.7)])
