@@ -1,14 +1,19 @@
 """`inrflow adapt` from a family of advected fields to a velocity not seen, and what every command makes of it."""
 
+import io
 import json
+import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import inrflow
 from inrflow.adaptation.context import adapt_context, batches_of
-from inrflow.adaptation.further import adapt_further
+from inrflow.adaptation.further import Step, adapt_further
+from inrflow.commands.adapt import tell
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
@@ -245,3 +250,12 @@ def test_what_two_systems_leave_open_of_a_parameter_is_told(tmp_path, inrflow_co
                            "adapt.scratch_minutes=0", f"output={tmp_path / 'adapted'}")
     assert told.code == 0, told.err
     assert "velocity_x = 0.34" in told.err and "mostly since only 2 training systems show its effect" in told.err
+
+
+def test_a_part_whose_forecasts_diverge_is_told_as_unchanged_and_has_no_error_in_the_report():
+    said = io.StringIO()
+    adaptation = SimpleNamespace(estimate=None, numbers=1, seconds=0.1)
+    told = tell(SimpleNamespace(contexts=None), adaptation, [Step("coefficients of the law", None, 1e-3, math.inf)],
+                "all", (1, 10), Console(file=said, width=200))
+    assert json.loads(json.dumps(told, allow_nan=False))["steps"][0]["after"] is None
+    assert "coefficients of the law: unchanged" in said.getvalue()
