@@ -270,7 +270,7 @@ class LawSearch:
         until = self.deadline
         if not far and (self.least <= _EXPLAINED or self.least_misfit < _UNEXPLAINED):
             until = min(until, max(self.half, effort() + _STEPPED * self.seconds))
-        for law in along_single_steps(self.encoded, self.families, until, far):
+        for law in along_single_steps(self.encoded, self.families, until):
             self._consider(law, forecast_errors(law, self.judge))
 
     def families_in_turn(self) -> Iterator[_Regressed | None]:
