@@ -108,7 +108,7 @@ def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
     def equations(trajectories: int, size: float) -> NormalEquations:
         some = encoded.some(trajectories)
         (own,) = some.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)
-        return own if trajectories == _FEW else replace(own, noise=0.0)  # misfits below the noise count, too
+        return own
 
     def missed(c: int, trajectories: int, size: float) -> float:
         return equations(trajectories, size).misfit(c, terms)

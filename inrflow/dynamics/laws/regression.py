@@ -21,7 +21,6 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.effort import effort
-from inrflow.numerics.moments import mostly_signal
 from inrflow.numerics.team import team
 
 FOLDS = 4
@@ -39,7 +38,6 @@ _OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4, 1e-2), 0.3, 1e-2  # least energi
 # in turn; ratio of misfits that justifies fewer shells; misfit below which no others are tried
 _KNOWN = 0.9  # least share of a shell's variance that points determine: shrunken codes bias coefficients
 _ROUNDING = 1e-9  # rounding of sums of squares that counts, over these
-_SURE = 0.1  # share of the noise's variance that remains in unexplained changes
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to the largest changes: rounding and errors of splines
 
 SparseLaw = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `sparse_laws` gives them
@@ -51,8 +49,7 @@ class NormalEquations:
 
     gram (F, L, J, J), right (F, L, J, C), total (F, L, C): squared changes, count (F, L): equations. start, least
     (L, C): initial variances of residuals, and those due to the uncertainty of codes, as lower bounds. energy (L, C):
-    variances of codes. ridge: a number or (J,), relative to the diagonal. noise (L, C) or 0: variance of residuals that
-    no law explains.
+    variances of codes. ridge: a number or (J,), relative to the diagonal.
     """
 
     gram: np.ndarray
@@ -63,7 +60,6 @@ class NormalEquations:
     least: np.ndarray
     energy: np.ndarray
     ridge: np.ndarray | float = _RIDGE
-    noise: np.ndarray | float = 0.0
 
     @classmethod
     def added(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
@@ -80,18 +76,6 @@ class NormalEquations:
         parts = [label == value for value in np.unique(label)]
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
-
-    def extrapolated(self, some: NormalEquations, noisier: Sequence[NormalEquations]) -> NormalEquations:
-        """Equations of codes without errors, from those of some trajectories and `noisier` ones, whose errors have
-        twice the variance (SIMEX, Cook and Stefanski 1994). Terms that are mostly noise keep it, and so do squared
-        changes, by which supports are chosen."""
-        share = (self.count / some.sums[3])[..., None, None]
-        gram, right = (share * (np.mean([getattr(one, name) for one in noisier], (0, 1)) - getattr(some, name).sum(0))
-                       for name in ("gram", "right"))
-        weights = (1 / np.maximum(self.start, self.least + 1e-300)).mean(1)
-        kept = mostly_signal(*(np.tensordot(weights, one.sum(0), 1) for one in (self.gram, gram)))
-        return replace(self, gram=self.gram - kept.T @ gram @ kept, right=self.right - kept.T @ right,
-                       noise=np.where(np.isfinite(self.least), self.least, 0.0))
 
     @cached_property
     def folded(self) -> NormalEquations:
@@ -148,9 +132,7 @@ class NormalEquations:
         of their codes, for frames may not resolve the changes of high harmonics. growth (L,): of residuals."""
         _, _, total, count = self.sums
         energy, changes = self.energy[:, c] * count, total[:, c] * growth**2
-        noise = np.broadcast_to(self.noise, self.least.shape)[:, c] * count
-        squares = np.maximum(self.squares(c, active, theta) - noise, _SURE * noise)
-        shares = squares / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
+        shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 
     def misfit(self, c: int, active: list[int]) -> float:

@@ -349,17 +349,9 @@ class EncodedData:
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
-        """Results of `normal_equations`, by default of changes between frames; extrapolated to codes without noise."""
-        own = partial(normal_equations, terms, self.codes.harmonics, kinds=kinds, **further)
-        equations = own(t=self.train.t, codes=self.states, spread=self.spread, known=self.known, folds=folds)
-        if further.get("paths") is not None or not np.any(self.train.noise):
-            return equations
-        few = self.some(_JUDGES)
-        own = partial(own, t=few.train.t, spread=few.spread, known=few.known, folds=1)
-        error = np.sqrt(few.spread)[:, None] * np.random.default_rng(0).standard_normal(few.states.shape)
-        some = equations if len(few.states) == len(self.states) else own(codes=few.states)
-        each = zip(equations, some, own(codes=few.states + error), own(codes=few.states - error), strict=True)
-        return [one.extrapolated(same, noisier) for one, same, *noisier in each]
+        """Results of `normal_equations`, by default of changes between frames."""
+        return normal_equations(terms, self.codes.harmonics, self.train.t, self.states, self.spread, self.known, kinds,
+                                folds, **further)
 
 
 def prepare_data(data: Data, domains: list[Domain], boundary: str | None, seed: int, say: Log,

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.families import Families
-from inrflow.dynamics.laws.law import Law, integrable, max_norm
+from inrflow.dynamics.laws.law import Law, integrable
 from inrflow.dynamics.laws.refinement.rollouts import Refinement, scaled_inverse
-from inrflow.dynamics.laws.setting import EncodedData, encode
-from inrflow.encoding.harmonic_codes import fit_codes
+from inrflow.dynamics.laws.setting import EncodedData
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
@@ -32,8 +30,6 @@ _FAR = 1e3  # largest residual, also of divergent steps, in units of the channel
 _ROUGHLY = 1e-3  # error of the integrator at the first coefficients, which are inaccurate
 _STEEP = 1e6  # derivative above which a step is left out
 _PLANNED = 0.75  # share of the time for descents
-_LEFT, _FAR_FEWER = 3e-3, 0.7  # unresolved share of the variance of leading harmonics; most of them, over all
-_FIRST = 0.7  # share of the time for these
 _INCREASES, _LEVELS = (0.05, 3.0), 4  # of the misfit, up to which terms are dropped: of a step, of a row; their number
 
 Shot = tuple[Law, Tensor, Tensor]  # a law, its steps (B, 2, C K), and their residuals (B, C K)
@@ -99,20 +95,10 @@ class SingleStepRefinement(Refinement):
                 yield fewer
 
 
-def along_single_steps(encoded: EncodedData, families: Families, deadline: float, far: bool) -> Iterator[Law]:
+def along_single_steps(encoded: EncodedData, families: Families, deadline: float) -> Iterator[Law]:
     """Laws fitted along single steps, for each combination of families, of all terms and of fewer. deadline: of effort,
-    with forecasts. far: whether coefficients are so wrong that no law forecasts: leading harmonics, which are less
-    informative about terms, are then fitted first."""
+    with forecasts."""
     deadline = effort() + _PLANNED * (deadline - effort())
-    if few := _on_leading_harmonics(encoded) if far else None:
-        yield from _laws_on(few, families, effort() + _FIRST * (deadline - effort()), encoded)
-    if not few or effort() < deadline:
-        yield from _laws_on(encoded, families, deadline)
-
-
-def _laws_on(encoded: EncodedData, families: Families, deadline: float,
-             whole: EncodedData | None = None) -> Iterator[Law]:
-    """Laws along single steps of encoded data, with all terms, then fewer; lastly on the harmonics of `whole`."""
     terms, t, states = families.all_terms, encoded.train.t, encoded.states
     (equations,) = encoded.equations(terms)
     for active in families.active if effort() < deadline else ():
@@ -124,30 +110,7 @@ def _laws_on(encoded: EncodedData, families: Families, deadline: float,
             refined = (integrable(one, t, states) for one in (every, *steps.sparser(every)))
             for i, one in enumerate(refined):
                 if one is not None and one.size:  # elimination may have left no term
-                    one = SingleStepRefinement.along(one, encoded, encoded.known, 1,
+                    yield SingleStepRefinement.along(one, encoded, encoded.known, 1,
                                                      deadline - effort()).run() if i else one
-                    yield one if whole is None else _on_all_harmonics(one, whole, deadline)
         if effort() > deadline:
             break
-
-
-def _on_leading_harmonics(encoded: EncodedData) -> EncodedData | None:
-    """Data encoded on the harmonics that hold nearly all of the variance, if far fewer: phases of fast waves are wrong
-    by whole turns until coefficients are nearly right. None otherwise, and with noise, which hides the others
-    anyway."""
-    variance = np.square(encoded.states).mean((0, 1))
-    left = 1 - np.cumsum(variance, 1) / variance.sum(1, keepdims=True)
-    count = int((left > _LEFT).sum(1).max()) + 1
-    harmonics, whole = encoded.codes.harmonics, count > _FAR_FEWER * left.shape[1]
-    if np.any(encoded.train.noise) or harmonics.allowed is not None or harmonics.steady or whole:
-        return None
-    codes = fit_codes(encoded.domain.harmonics(count, encoded.boundary), encoded.train.x, encoded.train.u)
-    return EncodedData(encoded.domain, encoded.boundary, codes, encoded.train, *encode(codes, encoded.train))
-
-
-def _on_all_harmonics(law: Law, encoded: EncodedData, deadline: float) -> Law:
-    """Law refined along single steps on the harmonics of encoded data; unchanged if it cannot be integrated there."""
-    law_there = replace(law, codes=encoded.codes, largest=max_norm(encoded.states))
-    wide = integrable(law_there, encoded.train.t, encoded.states)
-    return law if wide is None else SingleStepRefinement.along(wide, encoded, encoded.known, 1,
-                                                               deadline - effort()).run()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.interpolate import make_interp_spline
@@ -17,9 +15,7 @@ from inrflow.dynamics.laws.regression import (
     normal_equations,
     sparse_laws,
 )
-from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import effort
 
 
@@ -208,24 +204,3 @@ def test_fast_waves_that_frames_hardly_resolve_stay_in_equations_of_second_order
                                     rates=(0,))
     assert np.isfinite(equations.least).all() and speed[-1] * gap > 2
     assert equations.solved([[0]], 1)[0][0, 0] == pytest.approx(1.0, rel=1e-2)
-
-
-def test_noise_does_not_bias_coefficients_that_nearly_cancel() -> None:
-    """A channel that follows another one closely, a' = -5 (a - b) of waves b = cos(s + .3 t) in closed form, at the
-    points of a circle with 5 % noise."""
-    random, n, t = np.random.default_rng(0), 16, 0.4 * np.arange(10)
-    angle = 2 * np.pi * (np.arange(n) / n + random.random((160, 1, 1))) + 0.3 * t[:, None]
-    lag = 5 / (5 + 0.3j)
-    u = np.stack([(lag * np.exp(1j * angle)).real, np.cos(angle)], -1)
-    u += 0.05 * u.std() * random.standard_normal(u.shape)
-    circle = Box([0.0], [1.0], ["periodic"])
-    data = replace(Data.of(t, np.arange(n)[:, None] / n, u), noise=np.full(2, (0.05 * u.std()) ** 2))
-    codes = fit_codes(circle.harmonics(5), data.x, data.u)
-    encoded = EncodedData(circle, "natural", codes, data, *encode(codes, data))
-    terms = [Term((((c, VALUE),),)) for c in range(2)]
-    found = []
-    for noise in (data.noise, 0.0):
-        (equations,) = replace(encoded, train=replace(data, noise=noise)).equations(terms)
-        found.append(equations.solved([[0, 1], [0, 1]], 2)[0][:, 0])
-    np.testing.assert_allclose(found[0], [-5.0, 5.0], rtol=0.05)
-    assert np.abs(found[1]).max() < 4.2  # biased towards zero

@@ -13,12 +13,7 @@ from inrflow.dynamics.laws.law import Segments, node_rollouts, segments
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode
-from inrflow.dynamics.laws.shooting import (
-    SingleStepRefinement,
-    _on_all_harmonics,
-    _on_leading_harmonics,
-    along_single_steps,
-)
+from inrflow.dynamics.laws.shooting import SingleStepRefinement, along_single_steps
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.numerics.effort import effort
@@ -86,31 +81,6 @@ def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_fl
     np.testing.assert_allclose(law.theta, TRUTH, atol=5e-4)  # four Gauss points in each interval
 
 
-def test_phases_that_are_wrong_by_turns_are_corrected_by_the_slower_waves_first() -> None:
-    ring = Box([0.0], [1.0], ["periodic"])
-    terms, truth = (Term((((0, VALUE),),), 1, axis=0), Term((((0, VALUE), (0, 0)),))), np.array([[-5e-4], [-0.1]])
-    x, t = np.arange(64)[:, None] / 64, np.tile(0.3 * np.arange(6), (12, 1))
-    harmonics, sizes = ring.harmonics(41), 1 / (1 + (np.arange(41) / 4) ** 4)
-    z = [torch.tensor(np.random.default_rng(0).standard_normal((12, 41)) * sizes)]
-    for _ in t[0, 1:]:
-        z.append(LawField.of(terms, harmonics, torch.tensor(truth)).advance(z[-1], 0.3, 200))
-    u = (torch.stack(z, 1).numpy() @ harmonics.values(x).T)[..., None]
-    data = Data.of(t, np.broadcast_to(x, (12, *x.shape)), u)
-    codes = fit_codes(harmonics, data.x, data.u)
-    encoded = EncodedData(ring, NATURAL, codes, data, *encode(codes, data))
-    start = encoded.law(terms, 1.2 * truth, np.zeros_like(truth), max_step=0.02)
-    few = _on_leading_harmonics(encoded)
-    assert few is not None and few.codes.harmonics.count < 25
-
-    def refined(encoded: EncodedData) -> Law:
-        one = replace(start, codes=encoded.codes)
-        return SingleStepRefinement(one, _flights(t, encoded.states), np.ones(encoded.known.shape), 60.0).run()
-
-    law = _on_all_harmonics(refined(few), encoded, effort() + 60)
-    at_once, later = (np.abs(one.theta / truth - 1).max() for one in (refined(encoded), law))
-    assert later < 1e-6 and later < 0.01 * at_once
-
-
 def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
     x, t = (np.arange(24)[:, None] + 0.5) / 24, GAP * np.arange(5)
     u = np.swapaxes(_paths(12, 5) @ LINE.harmonics(12).values(x).T, 2, 3)
@@ -133,4 +103,4 @@ def test_laws_are_those_with_terms_where_steps_tell_nothing() -> None:
     codes = fit_codes(LINE.harmonics(6), data.x, data.u)
     encoded = EncodedData(LINE, NATURAL, codes, data, *encode(codes, data))
     families = Families({"products": VALUES}, (("products",),))
-    assert all(law.size for law in along_single_steps(encoded, families, effort() + 10, False))
+    assert all(law.size for law in along_single_steps(encoded, families, effort() + 10))

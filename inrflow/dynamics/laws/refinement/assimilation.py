@@ -1,8 +1,9 @@
 """Refinement of law coefficients together with initial codes of rollouts, where codes are noisy.
 
 Variational assimilation (4D-Var; Courtier, Thepaut & Hollingsworth 1994) by Gauss-Newton steps. Initial codes are
-eliminated from the normal equations (Golub & Pereyra 1973), as each belongs to one segment. Those that points determine
-have no prior: it would make the most probable codes too small, for which coefficients would compensate.
+eliminated from the normal equations (Golub & Pereyra 1973), as each belongs to one segment. Only those that points
+determine are unknown, without a prior: it would make the most probable codes too small, for which coefficients would
+compensate.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.law import Law, Segments
+from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refinement.rollouts import Refinement, backtracked, scaled_inverse
 from inrflow.numerics.effort import effort
 
@@ -85,8 +86,8 @@ class WithInitialCodes(Refinement):
         for by_coefficients, own, asked, tangents, (left, compared) in segments:
             by_first, by_law = compared(tangents), compared(by_coefficients.permute(2, 0, 1))
             effort.add(products=by_first.numel() * len(by_first), calls=20)
-            solved = torch.linalg.solve(by_first @ by_first.T + own.diag(), torch.cat(
-                [by_first @ by_law.T, (by_first @ left + asked)[:, None]], 1))
+            solved = torch.linalg.solve(by_first @ by_first.T + own[self.rows].diag(), torch.cat(
+                [by_first @ by_law.T, (by_first @ left + asked[self.rows])[:, None]], 1))
             eliminated.append(solved)
             rests.append(by_law @ torch.cat([by_law.T, left[:, None]], 1) - (by_law @ by_first.T) @ solved)
         both, change = torch.stack(rests), torch.stack(eliminated)
@@ -94,13 +95,15 @@ class WithInitialCodes(Refinement):
         step = inverse @ both[..., -1].sum(0).numpy()
         each = torch.eye(len(step), dtype=path.dtype).expand(len(both), -1, -1)
         self.covariance = self._clustered_covariance(inverse, step, each, both)
-        return step, change[..., -1] - change[..., :-1] @ torch.tensor(step)
+        moved = torch.zeros_like(path[:, 0])
+        moved[:, self.rows] = change[..., -1] - change[..., :-1] @ torch.tensor(step)
+        return step, moved
 
     def _tangents(self, law: Law, path: Tensor) -> Iterator[Tensor]:
-        """Derivatives (C K, M, C K) of each rollout (M, C K) with respect to its initial codes."""
-        size = path.shape[2]
-        unit = torch.eye(size, dtype=path.dtype)
-        for some in torch.arange(len(path)).split(max(TANGENTS_AT_ONCE // size, 1)):
+        """Derivatives (U, M, C K) of each rollout (M, C K) with respect to its U unknown initial codes."""
+        unit = torch.eye(path.shape[2], dtype=path.dtype)[self.rows]
+        size = len(unit)
+        for some in torch.arange(len(path)).split(max(TANGENTS_AT_ONCE // max(size, 1), 1)):
             length = _TANGENT * path[some, 0].norm(dim=1)[:, None, None, None] + 1e-300
             first = path[some, 0][:, None] + length[..., 0] * unit
             later = self._rollouts(law, first.flatten(0, 1), self.data.take(some.repeat_interleave(size)))
@@ -112,14 +115,6 @@ class Assimilation(WithInitialCodes):
 
     min_time_left = _LEAST
 
-    def __init__(self, law: Law, data: Segments, known: np.ndarray, seconds: float):
-        super().__init__(law, data, known, seconds, uncertain=True)
-        self.rows = torch.tensor(known.ravel() > 0)  # weakly determined codes are informative together
-        self._set_segments(self.data)
-        # precisions of initial codes by points (B, C K), and by the prior where points do not determine them (C K,)
-        self.points = torch.where(self.rows, 1 / self.noise, 0.0)
-        self.others = torch.where(self.rows, 0.0, 1 / (self.prior + 1e-12 * self.prior.max()))
-
     @property
     def residual_over_noise(self) -> float:
         """Mean squared residual after the last step, in units of the variance of noise."""
@@ -130,15 +125,14 @@ class Assimilation(WithInitialCodes):
 
     @property
     def _expected(self) -> float:
-        return _EXPECTED * float(len(self.active) + len(self.prior))
+        return _EXPECTED * float(len(self.active) + int(self.rows.sum()))
 
     def _objective(self, path: Tensor) -> Callable[[Tensor], float]:
-        """Weighted squares of residuals of rollouts, of initial codes, and of their deviations from the prior mean."""
+        """Weighted squares of residuals of rollouts and of initial codes."""
         variance = self._variances(path)
 
         def missed(later: Tensor) -> float:
-            first = self.points * (later[:, 0] - self.target[:, 0]).square()
-            first = first + self.others * (later[:, 0] - self.mean).square()
+            first = (later - self.target)[:, 0, self.rows].square() / self.noise[:, self.rows]
             return float(self._misfit(later, variance).sum() + first.sum())
 
         return missed
@@ -149,5 +143,4 @@ class Assimilation(WithInitialCodes):
                 paths[:, 1:] * weight).flatten(1)
 
     def _prior_of_initial_codes(self, path: Tensor) -> tuple[Tensor, Tensor]:
-        pull = self.points * (self.target[:, 0] - path[:, 0]) + self.others * (self.mean - path[:, 0])
-        return self.points + self.others, pull
+        return 1 / self.noise, (self.target[:, 0] - path[:, 0]) / self.noise

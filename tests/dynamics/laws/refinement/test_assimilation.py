@@ -39,24 +39,28 @@ def _noisy(trajectories: int, frames: int, seed: int) -> Segments:
 
 
 def test_assimilation_ends_where_dense_least_squares_of_all_unknowns_ends() -> None:
-    data = _noisy(5, 7, 0)
-    assimilation = Assimilation(_law(0.06, -0.2), data, np.ones((1, CODES)), 20.0)
+    """Unknown are initial codes that points determine, six of eight; the others keep their values."""
+    data, told = _noisy(5, 7, 0), 6
+    others = data.codes[:, 0, told:].clone()
+    assimilation = Assimilation(_law(0.06, -0.2), data, np.arange(CODES)[None] < told, 20.0)
     law = assimilation.run()
     variance = assimilation._variances(assimilation._path(law))
 
     def missed(unknown: np.ndarray) -> np.ndarray:
-        field, z = _law(*unknown[:2]).field(), torch.tensor(unknown[2:].reshape(5, CODES))
+        field, z = _law(*unknown[:2]).field(), torch.cat([torch.tensor(unknown[2:].reshape(5, told)), others], 1)
         path = [z]
         for _ in range(6):
             path.append(field.advance(path[-1], 0.1, 2))
-        left = (torch.stack(path, 1) - assimilation.target).numpy()
-        return np.concatenate([(left[:, 1:] / variance.sqrt().numpy()).ravel(), left[:, 0].ravel() / NOISE])
+        left = (torch.stack(path, 1) - assimilation.target)[..., :told].numpy()
+        return np.concatenate([(left[:, 1:] / variance.sqrt()[..., :told].numpy()).ravel(), left[:, 0].ravel() / NOISE])
 
-    start = np.concatenate([[0.06, -0.2], data.codes[:, 0].flatten().numpy()])
+    start = np.concatenate([[0.06, -0.2], data.codes[:, 0, :told].flatten().numpy()])
     best = least_squares(missed, start, x_scale="jac")
     std = np.sqrt(np.diag(np.linalg.inv(best.jac.T @ best.jac)))
     assert (np.abs(law.theta[:, 0] - best.x[:2]) < 0.33 * std[:2]).all()  # where it ends
-    assert (np.abs(assimilation.data.codes[:, 0].flatten().numpy() - best.x[2:]) < 0.33 * std[2:]).all()
+    first = assimilation.data.codes[:, 0]
+    assert (np.abs(first[:, :told].flatten().numpy() - best.x[2:]) < 0.33 * std[2:]).all()
+    assert torch.equal(first[:, told:], others)
     assert np.abs((best.x[:2] - [0.06, -0.2]) / std[:2]).min() > 2  # it has gone far
 
 
