@@ -30,6 +30,7 @@ from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
+from inrflow.encoding.prior.short_records import short_records, with_own_codes
 from inrflow.evaluation.references.training_data import cycle_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -44,7 +45,6 @@ _SHARE, _SOLVES = 0.1, 3.0  # share of the budget for these; their cost in produ
 _AROUND = 1.4  # factor by which the number of codes may change with all frames
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # largest number of windows for calibration
-_SHORT, _MOST_SHORT, _FEWEST_LONG = 0.4, 60, 4  # share of a channel's longest record; most values; fewest other places
 _FRAMES_OF_CODE = 6.0  # least number of frames for each code that is not coupled
 
 
@@ -197,7 +197,7 @@ class _Series:
             problem.description, grid.t, values, problem.scale.unit)
         every = values - cycle(grid.t)
         fixed, channels = problem.config.decoder.code_size, grid.values.shape[-1]
-        short = _short_records(values, channels) if fixed is None else torch.zeros(values.shape[1]).bool()
+        short = short_records(values, channels) if fixed is None else torch.zeros(values.shape[1]).bool()
         values, anomalies = values[:, ~short], every[:, ~short]
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
@@ -212,7 +212,7 @@ class _Series:
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
         found = modes.leading(most), ratio[:most], lasting[:, :most]
-        modes, ratio, lasting = _with_own_codes(*found, every, short, channels)
+        modes, ratio, lasting = with_own_codes(*found, every, short, channels)
         regression = regression.for_new_frames(ratio, modes.variances, lasting)
         values = grid.values.flatten(1)
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
@@ -321,40 +321,6 @@ class _Series:
         """Mean squares (1 + Z,) of the coefficients of the patterns."""
         phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), phases, self.modes.variances])
-
-
-def _short_records(values: Tensor, channels: int) -> Tensor:
-    """Which (M,) of values (T, M) are of places with short records, as of stations that begin late: modes would be
-    fitted to a few frames there, and forecasts of other places depend on what they imply for all frames before. None
-    if these are most of the places."""
-    count = torch.isfinite(values).sum(0).unflatten(0, (-1, channels))
-    short = (count < _SHORT * count.amax(0)).all(1)
-    few = int(short.sum()) * channels <= _MOST_SHORT and int((~short).sum()) >= _FEWEST_LONG
-    return (short & few).repeat_interleave(channels)
-
-
-def _with_own_codes(modes: PointModes, ratio: Tensor, lasting: Tensor, anomalies: Tensor, short: Tensor, channels: int
-                    ) -> tuple[PointModes, Tensor, Tensor]:
-    """Modes of the other values, ratios (R,) and autocorrelations (H, R), extended to `short` (M,) records of anomalies
-    (T, M): to the mean pattern of the other places, and a code for what this leaves of each, with the variance and
-    autocorrelations of what it leaves of those."""
-    places = int(short.sum()) // channels
-    if not places:
-        return modes, ratio, lasting
-    shared = modes.patterns.unflatten(1, (-1, channels)).mean(1)  # (R, C)
-    left = anomalies - (modes.codes @ shared).repeat(1, len(short) // channels)
-    usual, own = left[:, ~short].unflatten(1, (-1, channels)), torch.eye(places * channels, dtype=torch.float64)
-    square = usual.square().nanmean((0, 1)).nan_to_num(1.0).clamp(min=float(modes.noise.mean()))
-    again = torch.stack([(usual[lag:] * usual[:-lag]).nanmean((0, 1)) for lag in range(1, len(lasting) + 1)])
-    again = (again.nan_to_num(0.0) / square).clamp(-1, 1).repeat(1, places)
-    patterns = torch.zeros(len(shared) + len(own), len(short), dtype=torch.float64)
-    patterns[: len(shared), ~short], patterns[:, short] = modes.patterns, torch.cat([shared.repeat(1, places), own])
-    modes = replace(
-        modes, patterns=patterns, variances=torch.cat([modes.variances, square.repeat(places)]),
-        noise=modes.noise.mean().repeat(len(short)).masked_scatter(~short, modes.noise),
-        codes=torch.cat([modes.codes, left[:, short].nan_to_num(0.0)], 1),
-        correlation=None if modes.correlation is None else torch.block_diag(modes.correlation, own))
-    return modes, torch.nn.functional.pad(ratio, (0, len(own)), value=1.0), torch.cat([lasting, again], 1)
 
 
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:
