@@ -22,8 +22,9 @@ def short_records(values: Tensor, channels: int) -> Tensor:
     """Which (M,) of values (T, M) of places, the last index being that of `channels`, are short records: of few frames
     in every channel, but some. None if there are many, or few other places."""
     count = torch.isfinite(values).sum(0).unflatten(0, (-1, channels))
-    short = (count < _SHORT * count.amax(0)).all(1) & count.any(1)
-    few = int(short.sum()) * channels <= _MOST and int((~short).sum()) >= _FEWEST_OTHERS
+    some = count.any(1)
+    short = (count < _SHORT * count.amax(0)).all(1) & some
+    few = int(short.sum()) * channels <= _MOST and int((some & ~short).sum()) >= _FEWEST_OTHERS
     return (short & few).repeat_interleave(channels)
 
 
