@@ -30,6 +30,7 @@ from inrflow.encoding.encode import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
+from inrflow.encoding.prior.short_records import short_records, with_own_codes
 from inrflow.evaluation.references.training_data import cycle_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -194,11 +195,13 @@ class _Series:
         values = grid.values.flatten(1)
         cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
             problem.description, grid.t, values, problem.scale.unit)
-        anomalies = values - cycle(grid.t)
-        fixed = problem.config.decoder.code_size
+        every = values - cycle(grid.t)
+        fixed, channels = problem.config.decoder.code_size, grid.values.shape[-1]
+        short = short_records(values, channels) if fixed is None else torch.zeros(values.shape[1]).bool()
+        values, anomalies = values[:, ~short], every[:, ~short]
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         modes = modes.saturated(anomalies)
-        modes = modes.of_each(grid.values.shape[-1], anomalies) if each else modes
+        modes = modes.of_each(channels, anomalies) if each else modes
         search = AutoregressionSearch(modes.codes, torch.isfinite(values).any(1), float(modes.noise.sum()))
         if choice is not None:
             regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
@@ -208,13 +211,15 @@ class _Series:
             regression = search.search() if fixed is None else search.search((fixed,))
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, ratio, lasting = modes.cross_validated(anomalies, blocks_of(len(values)), len(regression.damping))
-        modes, ratio, lasting = modes.leading(most), ratio[:most], lasting[:, :most]
+        found = modes.leading(most), ratio[:most], lasting[:, :most]
+        modes, ratio, lasting = with_own_codes(*found, every, short, channels)
         regression = regression.for_new_frames(ratio, modes.variances, lasting)
+        values = grid.values.flatten(1)
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
-        share = min(float(anomalies.square().nansum() / spread), 1.0)
+        share = min(float(every.square().nansum() / spread), 1.0)
         factor, stays = persistence_shares(modes.codes, torch.isfinite(values).any(1), regression)
         regression = replace(regression, damping=factor[:, None] * regression.damping)
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
+        return cls(grid.x, channels, grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
     @property
     def known(self) -> int:

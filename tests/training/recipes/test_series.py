@@ -83,6 +83,28 @@ def test_channels_that_last_unlike_long_are_forecast_one_by_one(tmp_path):
     assert missed == pytest.approx(np.sqrt(1 - decays**2), rel=0.1)
 
 
+def test_places_that_begin_late_are_forecast_as_well_as_others_and_harm_none(tmp_path):
+    random, field, common, own = np.random.default_rng(4), np.zeros((500, 12)), 0.0, np.zeros(12)
+    x = random.random((12, 2))
+    for k in range(500):
+        common, own = 0.95 * common + 0.5 * random.standard_normal(), 0.9 * own + 0.4 * random.standard_normal(12)
+        field[k] = common + own
+    observed, late = field[:400].copy(), [2, 5, 7]
+    observed[:370, late] = np.nan
+    write_trajectories(tmp_path / "late.h5", np.arange(400.0), x, observed[None, ..., None],
+                       Description("late", ("u",), ("x", "y")))
+    surrogate = fit(Problem.open(tmp_path / "late.h5", "recipe=series", "training.minutes=.2",
+                                 "training.residual_field=off"))
+    starts, innovation = np.arange(403, 497), np.hypot(0.5, 0.4)
+    t, u = (torch.as_tensor(np.stack([one[s - 3 : s + 1] for s in starts])) for one in (np.arange(500.0), field))
+    batch = TrajectoryBatch(t, torch.as_tensor(x)[None, None], u[..., None].float())
+    found = forecast(surrogate, surrogate.estimate(batch.first_frames(3)), batch)
+    missed = surrogate.normalisation.invert(found.mean)[:, 3, :, 0].numpy() - field[starts]
+    errors, std = np.sqrt(np.square(missed).mean(0)), found.std[:, 3, :, 0] * float(surrogate.normalisation.scale)
+    assert errors[late].mean() < 1.05 * innovation and np.delete(errors, late).mean() < 1.05 * innovation
+    assert 1 < float(std.mean()) / innovation < 1.4
+
+
 def test_it_forecasts_as_well_as_a_seasonal_vector_autoregression(series, forecasts):
     _, t, _, u, gaps = series
     mean, _, starts = forecasts
