@@ -24,7 +24,7 @@ from inrflow.dynamics.laws.families import (
 )
 from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
-from inrflow.dynamics.laws.refinement.final import KEPT, refine
+from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     MOST_OF_GRID,
@@ -68,7 +68,7 @@ _ALONE = 1e-3  # error of second order below which first order is not continued
 _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is called
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
 _UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
-_REST, _SOUGHT = 0.35, 0.45  # shares of time: end of regressions, of forecasts
+_QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
 _Regressed = tuple[float, list[Law], Families]  # least misfit, laws (likeliest first), families
@@ -130,9 +130,18 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if clock:  # effort that the clock allows at this pace: refinement is worth as much as the search
         pace = (began - start) / max(given - clock(), 1e-3)
         search.seconds = min(seconds, began - start + _IN_TIME * pace * clock())
+    brief = began - start < _QUICK * search.seconds and search.noiseless
     whole = replace(data, noise=encoded.train.noise)
+    refined = partial(refine, encoded=encoded, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
     with suppress(OutOfTime):
-        best = refine(*best, encoded=encoded, judge=judge, whole=whole, start=start, seconds=search.seconds, say=say)
+        if brief:
+            search.enough = _NOISY * max(search.floor, EXACT)
+            best = refined(*best, brief=True)
+            search.scored = [best]
+            if search.spent < _REST * search.seconds:  # terms may be missing
+                search.run(turns)
+                best = simplest(search.scored)
+        best = refined(*best)
     law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standardise_contexts(law, np.unique(encoded.train.systems.number)) if law.count else law

@@ -14,8 +14,9 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import MOST_STEPS, integrable, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Input, Sine
+from inrflow.dynamics.laws.refinement.final import refine
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.setting import Data, EncodedData, windows
+from inrflow.dynamics.laws.setting import Data, EncodedData, forecast_errors, windows
 from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, RECIPROCAL, VALUE, Term, basic_terms
 from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
@@ -382,6 +383,17 @@ def test_a_law_is_forecast_however_long_the_regression_of_its_family_took() -> N
     t, x, u = _diffusion(8)
     law = fit_law(t, x, u, LINE, seconds=1e-3)
     assert {term.written(["u"], ["x"]) for term in law.terms} >= {"lap u", "u^3"}
+
+
+def test_a_law_on_more_harmonics_than_those_it_was_sought_on_is_refined_on_its_own() -> None:
+    train = Data.of(*_diffusion(10))
+    wrong = [Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.024], [-0.9]]), np.zeros((2, 1)),
+                 fit_codes(LINE.harmonics(count), train.x, train.u), max_step=0.05, largest=10.0) for count in (8, 16)]
+    before = forecast_errors(wrong[1], train)
+    after, law = refine(before, wrong[1], EncodedData.of(wrong[0], train), train, train, effort(), 5.0, lambda _: None,
+                        brief=True)
+    assert law.codes.harmonics.count == 16 and after.mean() < 0.1 * before.mean()
+    np.testing.assert_allclose(law.theta[:, 0], [0.02, -1.0], rtol=0.02)
 
 
 @pytest.mark.parametrize("nodes", [5, 6, 7, 8])

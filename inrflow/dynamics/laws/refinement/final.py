@@ -33,15 +33,18 @@ _FITS = 1.5  # largest residual over noise of segments with initial codes: long 
 
 
 def refine(errors: np.ndarray, law: Law, encoded: EncodedData, judge: Data, whole: Data, start: float, seconds: float,
-           say: Log) -> tuple[np.ndarray, Law]:
+           say: Log, brief: bool = False) -> tuple[np.ndarray, Law]:
     """Errors and law after refinement of integrator steps, of coefficients along rollouts, of terms and of harmonics.
 
     errors (S,): of its forecasts; whole: all trajectories, for noisy data; start: effort when the search began, which
-    has `seconds`. Where the result is worse, the arguments are returned.
+    has `seconds`. brief: along single steps, on the same harmonics. Where the result is worse, the arguments are
+    returned.
     """
+    if law.codes.harmonics.count != encoded.codes.harmonics.count:  # refined before, on more harmonics
+        encoded = EncodedData.of(law, encoded.train)
     refinement = _FinalRefinement(errors, law, encoded, encoded.train, judge, start, seconds, say)
     with suppress(OutOfTime, np.linalg.LinAlgError), effort.limited(Limit(start + seconds)):
-        refinement.run(whole)
+        refinement.run(whole, brief)
     return (refinement.errors, refinement.law) if refinement.errors.mean() <= HARDLY * errors.mean() else (errors, law)
 
 
@@ -66,7 +69,7 @@ class _FinalRefinement:
     judging: float = 0.0
     kept: float = 0.0
 
-    def run(self, whole: Data) -> None:
+    def run(self, whole: Data, brief: bool) -> None:
         """Run all steps for which there is time."""
         second, exact, place = self.law.has_rates, self.errors.mean() < EXACT, self.encoded.domain
         if not exact:
@@ -81,7 +84,7 @@ class _FinalRefinement:
         most = self.encoded.states.shape[1] - 1
         lengths = sorted({min(n, most) for n in _OF_NOISY}) if self.noisy else [
             n for n in _LENGTHS[second:] if n <= most and not exact]
-        last = self.along_segments(lengths) or last
+        last = self.along_segments(lengths[: 1 if brief else None], len(lengths)) or last
         if not self.noisy:
             last = self._along(_LENGTHS[1], min(_LAST, 0.1 * self.seconds), uncertain=False)
         self.drop_terms(last)
@@ -89,7 +92,7 @@ class _FinalRefinement:
             self.with_initial_codes(lengths, last)
         if self.noisy:  # accurate starts need shorter steps
             self.law = integrable(self.law, self.encoded.train.t, self.encoded.states) or self.law
-        if not isinstance(place, Flows):
+        if not (brief or isinstance(place, Flows)):
             for better in finer(self.law, self.train, self.judge, self.start + self.seconds, self.say, not self.noisy):
                 self.errors, self.law = better  # kept where the time ends before the next one
 
@@ -107,9 +110,9 @@ class _FinalRefinement:
         self.law, self.errors = law, errors
         self.kept = more if (more := 3 * _FINER[0] ** 2 * self.judging) < KEPT * self.seconds else 0.0
 
-    def along_segments(self, lengths: list[int]) -> Refinement | None:
-        """Refine coefficients along ever longer segments; the last that helped."""
-        last, every = None, len(lengths)
+    def along_segments(self, lengths: list[int], every: int) -> Refinement | None:
+        """Refine coefficients along ever longer segments, of `every` lengths in all; the last that helped."""
+        last = None
         for index, length in enumerate(lengths):
             if (left := self._left - self.kept) < 0:
                 break
