@@ -58,8 +58,9 @@ def adapt_further(
     layer alone its code sets.
     """
     parts: dict[str, tuple[Prepare, Sequence[float]]] = {}
+    most = _CLEARLY_BETTER
     if can_refit(surrogate, batches[0]) and field_too:
-        parts = {"coefficients of the law": (law_fit, (0.0,))}
+        parts, most = {"coefficients of the law": (law_fit, (0.0,))}, _FAR_BETTER
     elif has_output_layer(surrogate.decoder):
         parts = {"decoder": (output_fit, PULLS)}
         if field_too:
@@ -82,7 +83,7 @@ def adapt_further(
             if best is None or error < best[0]:
                 best = error, pull, candidate
         assert best is not None
-        worthwhile = best[0] < (_FAR_BETTER if prepare is law_fit else _CLEARLY_BETTER) * before
+        worthwhile = best[0] < most * before
         steps.append(Step(name, best[1] if worthwhile else None, before, best[0]))
         if worthwhile:
             trial = best[2]

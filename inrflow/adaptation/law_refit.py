@@ -37,9 +37,8 @@ class _Held(Refinement):
     def held_near(self, origin: Law, others: Segments) -> _Held:
         """The refinement with a Gaussian prior of its coefficients around those of a law: changes of rollouts of other
         segments are as large, relative to codes of their shell, as residuals of that law on the data."""
-        sizes = (self.target - self.mean)[:, 1:].square().mean((0, 1))
-        of_shells = torch.zeros_like(self.level).index_add_(0, self.shell, sizes) / torch.bincount(self.shell)
-        share = self._mean_squares(self._path(origin)).mean(0) / (of_shells + 1e-12 * of_shells.max())
+        sizes = self._by_shell((self.target - self.mean)[:, 1:].square().mean(0)).mean(0)
+        share = self._mean_squares(self._path(origin)).mean(0) / (sizes + 1e-12 * sizes.max())
         weight = self._weights(share[self.shell] * self.prior + 1e-12 * self.prior.max())
         slopes = self._slopes_along(origin, others, weight)
         values = max(int(self.rows.sum()) * slopes[..., 0, 0].numel(), 1)

@@ -79,8 +79,7 @@ def leave_out_faults(source: TrajectorySource, trajectories: Sequence[int] | np.
     """Have a source leave out faults, with a warning of how many these trajectories have: a few frames of one system
     hold too few spikes for `check_plausible`, and a trained surrogate does without a few good values."""
     wrong = seen = 0
-    source.fit_normalisation(trajectories)
-    for batch in (source.batch([number]) for number in trajectories):
+    for batch in (source.batch([number], normalised=False) for number in trajectories):
         if len(batch.x[0]) == 1:  # places that do not move
             u = batch.u[0].double().numpy()
             wrong, seen = wrong + int(faults(batch.x[0, 0].numpy(), u).sum()), seen + int(np.isfinite(u).sum())

@@ -123,8 +123,8 @@ class Contexts:
         return 1 + found.growing * (min(max(self._unlike(found.misfit), 1.0), _UNLIKE) - 1)
 
     def _unlike(self, misfit: float) -> float:
-        """Ratio of a misfit to the largest one of training systems, or to the least visible one."""
-        return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed else 0.0
+        """Ratio of a misfit to the largest one of training systems, or to the least visible one; 0 if it is unknown."""
+        return misfit / max(self.missed, _VISIBLE / _UNLIKE) if self.missed and misfit == misfit else 0.0
 
     def _parameters_on_curve(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Parameters (Q,) of a context on their curve, with minima and maxima of training; None for other contexts."""

@@ -190,8 +190,9 @@ def context_of_windows(
             found = at_context(surrogate.field, surrogate.integrator, _joined(states), *at_last)
             louder = torch.cat([one.factor for one in estimates]).clamp(min=1.0) - 1
             missed = found.misfit + float(louder.mean() * surrogate.prior.noise.mean())  # of values, not states alone
-            found = _calibrated(surrogate, replace(
-                found, misfit=missed, growing=found.growing * found.misfit / max(missed, _ROUNDING)))
+            if missed > 0:  # false for NaN
+                found = replace(found, misfit=missed, growing=found.growing * found.misfit / max(missed, _ROUNDING))
+            found = _calibrated(surrogate, found)
         moved, nominal = found.mean - nominal, found.mean
         if (flown and not hidden) or float(moved @ torch.linalg.solve(found.covariance, moved)) < _STILL:
             break

@@ -188,6 +188,17 @@ def test_the_context_of_noisy_halves_of_states_is_the_most_probable_one_given_al
     np.testing.assert_allclose(float(found.covariance.sqrt()), deviation, rtol=0.1)
 
 
+def test_frames_none_of_which_follow_another_leave_the_context_as_it_was():
+    seen = window(1.2, frames=2)
+    seen.u[:, 1] = torch.nan
+    known = Contexts("environment", torch.tensor([[-1.0], [1.0]]).double(), torch.arange(2), missed=1e-4)
+    surrogate = Surrogate(Description("turning", ("u",), ("x",)), Normalisation(torch.zeros(1), torch.ones(1)), Plain(),
+                          rotation(), INTEGRATOR, PRIOR, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 1.0, {},
+                          contexts=known)
+    found = surrogate.solve_context([seen])
+    assert abs(float(found.mean)) < 1e-6 and float(found.covariance) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("context", [(0.4, 0.4**2 - 1), (0.4, 1.7)])
 def test_a_system_that_no_parameter_explains_has_a_context_beside_their_curve(context):
     """Rotations of rate 0.5 + 0.2 a that decay by 0.2 b, trained where b = a^2 - 1."""

@@ -68,10 +68,9 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
     if near is not None and near.dim() > 1:
         begin = near[int(residual(near).square().sum((1, 2)).nan_to_num(math.inf).argmin())]
     missed = residual(begin + _stencil(len(mean)))
-    kept = missed[0].square().sum(1) < _DIVERGED * flow.variance  # false for NaN
+    kept = flow.near(missed[0].square().sum(1))
     if not bool(kept.any()):
         return unknown
-    flow.seen = flow.seen.masked_scatter(flow.seen, kept)
     durations = (flow.times[:, 1:] - flow.times[:, :1])[flow.seen].abs()
     least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * durations[:, None]
     estimate, each = most_probable_context(residual, mean, covariance, least, (begin, missed[:, kept]))
@@ -81,11 +80,13 @@ def solve_context(field: VectorField, integrator: Integrator, states: CodeData, 
 
 def at_context(field: VectorField, integrator: Integrator, states: CodeData, mean: Tensor, covariance: Tensor
                ) -> ContextEstimate:
-    """The estimate of a context found otherwise, with its misfit to spans of frames as in `solve_context`."""
+    """The estimate of a context found otherwise, with its misfit to spans of frames as in `solve_context`; NaN without
+    spans that stay finite."""
     longest = max(1, states.codes.shape[1] - 1)
     flow = _Spans(field, integrator, states, [lag for lag in _LAGS if lag < longest] + [longest])
-    each = flow.residual(mean[None])[0].square().sum(1) if len(flow.start) else torch.full((1,), math.nan)
-    return ContextEstimate(mean, covariance, *flow.misfit(each.nan_to_num(math.inf)))
+    each = flow.residual(mean[None])[0].square().sum(1) if len(flow.start) else torch.zeros(0)
+    kept = flow.near(each)
+    return ContextEstimate(mean, covariance, *(flow.misfit(each[kept]) if bool(kept.any()) else (math.nan,)))
 
 
 class _Spans:
@@ -111,6 +112,12 @@ class _Spans:
         self.stop = states.codes[rows[:, None], ends[first]]
         stops = states.t[rows[:, None], ends[first]].masked_fill(~self.seen, -torch.inf)
         self.times = torch.cat([states.t[rows, first, None], stops], 1).cummax(1).values  # unobserved: that of the last
+
+    def near(self, squares: Tensor) -> Tensor:
+        """Which (Q,) spans have not diverged, given squared residuals (Q,); only these are kept."""
+        kept = squares < _DIVERGED * self.variance  # false for NaN
+        self.seen = self.seen.masked_scatter(self.seen, kept)
+        return kept
 
     def misfit(self, squares: Tensor) -> tuple[float, float]:
         """Misfit of squared residuals (Q,) relative to the variance of the states, and the share of it that grows."""

@@ -107,8 +107,7 @@ def with_best_inertia(encoded: EncodedData, families: Families) -> Families:
     @lru_cache
     def equations(trajectories: int, size: float) -> NormalEquations:
         some = encoded.some(trajectories)
-        (own,) = some.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)
-        return own
+        return some.equations(families.with_inertia([math.exp(size)]).all_terms, folds=1)[0]
 
     def missed(c: int, trajectories: int, size: float) -> float:
         return equations(trajectories, size).misfit(c, terms)

@@ -179,13 +179,16 @@ class Refinement:
     def _mean_squares(self, path: Tensor) -> Tensor:
         """Mean squared residuals by shell: (M, L) of noisy segments, where later frames share their mean, else (1, L),
         the mean of all frames."""
-        squares = (path - self.target)[:, 1:].square().mean(0)
-        sums = squares.new_zeros(len(squares), len(self.level)).index_add_(1, self.shell, squares)
-        missed = sums / torch.bincount(self.shell)
+        missed = self._by_shell((path - self.target)[:, 1:].square().mean(0))
         if self.gains is None:
             return missed.mean(0, keepdim=True)
         missed[_ALIKE:] = missed[_ALIKE:].mean(0)
         return missed
+
+    def _by_shell(self, values: Tensor) -> Tensor:
+        """Means (M, L) by shell of values (M, C K)."""
+        sums = values.new_zeros(len(values), len(self.level)).index_add_(1, self.shell, values)
+        return sums / torch.bincount(self.shell)
 
     def _variances(self, path: Tensor) -> Tensor:
         """Residual variances (B, M, C K), or (B, 1, C K) of all frames: noise of the codes, or the mean square of their
