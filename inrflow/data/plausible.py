@@ -29,6 +29,8 @@ _PART = 0.2  # largest share of a channel's variance in values that are left out
 _BEYOND, _REST = 3.0, 0.995  # least departure of faults, as a multiple of this quantile of the other departures
 _USUAL = 0.4  # share of departures at a place, or in a frame, from which on they are not faults
 _JUMP, _BESIDE = 10.0, 0.25  # least departure of jumps in a series, in usual ones; largest share of it beside a jump
+_NORMAL, _GROSS = 1.4826, 5.0  # deviation over median of normal misfits; deviations from which misfits are gross errors
+_FEW, _BESIDE_EACH = 0.2, 0.5  # largest share of values that are gross errors; of the neighbours of one that are, too
 _MOST, _FEWEST = 0.9, 24  # quantile that defines usual departures; least number of frames
 _ROUNDING = 1e-3  # largest rounding error in single precision relative to a channel's standard deviation
 
@@ -183,6 +185,25 @@ def without_outliers(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryB
                   f"{float(limit.min()):.3g} standard deviations out, and far from all of their neighbours in space "
                   "and time; they are left out", stacklevel=4)
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
+
+
+def gross_errors(missed: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Mask of the misfits (S, K, N, C) of values to a field that are far beyond the median misfit of their trajectory
+    and channel, and beyond the noise's standard deviation (C,)."""
+    scale = torch.maximum(_NORMAL * missed.abs().flatten(1, 2).nanmedian(1).values, noise.to(missed))
+    return missed.abs() > _GROSS * scale[:, None, None]  # false for NaN
+
+
+def few_and_apart(x: torch.Tensor, wrong: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Whether the values `wrong` (S, K, N, C), of those `seen`, at points x (S or 1, K or 1, N, d), are few in each
+    trajectory (S,) and mostly not side by side: where they are, the field is wrong, not the values."""
+    few = (wrong.flatten(2).sum((1, 2)) <= _FEW * seen.flatten(2).sum((1, 2))).cpu()
+    for s in few.nonzero()[:, 0].tolist():
+        points = x[s if len(x) > 1 else 0].cpu().numpy()
+        near = [torch.as_tensor(_nearest(one, len(one))) for one in points]
+        beside = torch.stack([mask[near[min(k, len(near) - 1)]].double().mean(1) for k, mask in enumerate(wrong[s])])
+        few[s] = float(beside[wrong[s]].mean()) <= _BESIDE_EACH
+    return few
 
 
 def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:

@@ -26,7 +26,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, given, squared_innovation
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, lift, with_context
-from inrflow.model.variational import near_closest_trajectories
+from inrflow.model.variational import near_closest_trajectories, without_gross_errors
 
 _STEADY = 1e-8  # of the largest variance: tolerance of converged covariances; least noise for this
 _HIDDEN = 3  # further passes where parts of the state are hidden
@@ -229,22 +229,25 @@ def assimilate_noisy(
     covariance: bool = True,
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
+    screened: bool = False,
 ) -> StateEstimate:
     """`assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
     without that of training where the window has clearly less.
 
     Where values are delayed, or parts of the state hidden, and the dynamics are not linear, further passes linearise
     around the states of the previous one (iterated smoother, Bell 1994). Trajectories whose innovations are far larger
-    than expected are assimilated again, each with the white noise of largest evidence. Covariances and `factor` do not
+    than expected are assimilated again, if `screened` without gross errors, each with the white noise of largest
+    evidence. Covariances and `factor` do not
     include this noise, which is not part of the field. Thousands of independent codes are represented by an ensemble
     instead of covariances.
     """
     if prior.white is not None:
-        estimate = assimilate_noisy(decoder, dynamics, replace(prior, white=None), window, covariance, encoder, context)
+        estimate = assimilate_noisy(decoder, dynamics, replace(prior, white=None), window, covariance, encoder, context,
+                                    screened)
         if estimate.quieter is None or not len(rows := estimate.quieter.nonzero()[:, 0]):
             return estimate
         known = None if context is None else context.select(rows)
-        other = assimilate_noisy(decoder, dynamics, prior.quiet, window.select(rows), covariance, encoder, known)
+        other = assimilate_noisy(decoder, dynamics, prior.quiet, window.select(rows), covariance, encoder, known, screened)
         return replace(estimate.replaced(rows, other), quieter=estimate.quieter)
     if prior.covariance.dim() == 1:
         return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)
@@ -257,6 +260,8 @@ def assimilate_noisy(
         estimate = assimilate(decoder, dynamics, prior, window, covariance, True, encoder, context, around)
     if bool((estimate.factor > _SURPRISING).any()):
         smoother = partial(assimilate, decoder, dynamics, covariance=covariance, encoder=encoder)
+        if screened:
+            window, estimate = without_gross_errors(smoother, decoder, prior, window, context, estimate, _SURPRISING)
         estimate, around, flown = near_closest_trajectories(
             smoother, decoder, dynamics, prior, window, context, estimate, _SURPRISING)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]

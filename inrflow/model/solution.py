@@ -44,7 +44,7 @@ class Solution(Shown):
         update: Callable[[Observations], Solution] | None = None,
     ) -> None:
         self.surrogate, self.estimate, self.as_torch, self._update = surrogate, estimate, as_torch, update
-        self.path = StatePath(surrogate.dynamics, estimate)
+        self.path = StatePath(surrogate.dynamics, estimate, surrogate.prior)
         self.diverged = math.inf  # earliest queried time from which the forecast has diverged
         self._known: tuple[Tensor, list[Tensor]] | None = None
         self._moved: tuple[Tensor, Tensor] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow import Dynamics
 from inrflow.encoding.residual.field import Codes, Conditioned, ResidualField, Rows, rows_of
 from inrflow.errors import UserError
-from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
+from inrflow.model.state_prior import KNOWN_CONTEXT, ContextPrior, StateEstimate, StatePrior, with_context
 
 EXACT_TIMES, _CELL = 512, 0.125  # most times that are integrated one by one; cells in between, internal time
 _STEP = 1.5  # longest step of covariances in units of time (the distance of training frames)
 _MOST_STEPS = 64
 _DIFFERENCE = 1e-4  # of time, for derivatives of maps from step to step
+_EARLIER, _MOST_EARLIER = 0.5, 64  # steps back from the first frame, internal time; most of them
+_PASSES, _SHARES = 8, (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)  # Gauss-Newton steps of each; shares of one
+_SETTLED, _RIDGE = 0.95, 1e-12  # ratio of misfits from which on one is settled; ridge, relative to the largest variance
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,34 @@ class StatePath:
     """States of S trajectories as functions of internal time, through the states at the observed frames.
 
     Between two observed frames the path is the flow from the earlier one plus, linearly in time, its difference to the
-    later one, so it is continuous and passes through both; after the last frame it is the forecast, before the first
-    the flow backwards.
+    later one, so it is continuous and passes through both; after the last frame it is the forecast. Before the first
+    one it passes through states inferred from it (`hindcast`) where the `prior` is given, and else is the flow backwards.
     """
 
     dynamics: Dynamics
     estimate: StateEstimate
+    prior: StatePrior | None = None
+    _since: dict[int, StatePath] = field(default_factory=dict, compare=False, repr=False)
+
+    def since(self, times: Tensor) -> StatePath:
+        """The path with states inferred before the first frame, back to the earliest of these times: itself where none
+        is earlier, or where no covariance or no prior tells what a state may have been."""
+        knots, covariance = self.estimate.t, self.estimate.covariance
+        back = float(knots[0, 0] - times[torch.isfinite(times)].min()) if bool(torch.isfinite(times).any()) else 0.0
+        known = self.prior is not None and self.prior.covariance.dim() == 2 and covariance is not None
+        known = known and self.dynamics.integrator.method != "map" and not self.estimate.mean.requires_grad
+        if not (known and back > 0 and len(knots) == 1):
+            return self
+        steps = math.ceil(back / _EARLIER)
+        if steps not in self._since:
+            assert self.prior is not None
+            self._since[steps] = StatePath(self.dynamics, hindcast(self.dynamics, self.prior, self.estimate, steps))
+        return self._since[steps]
 
     def mean(self, times: Tensor, check: bool = True) -> Tensor:
         """States (S, T, n) at increasing times: (T,) shared by all trajectories, or (S, T), padded with NaN."""
+        if (path := self.since(times)) is not self:
+            return path.mean(times, check)
         knots, states = self.estimate.t, self.estimate.mean
         times = times.expand(len(knots), times.shape[-1])
         result = torch.full((*times.shape, states.shape[-1]), float("nan"), dtype=torch.float64)
@@ -51,10 +73,12 @@ class StatePath:
             begin, follows = knots[rows, here : here + 1], (k >= 0) & (last[rows] > k)
             # After its last knot a trajectory stays at its last queried time, at no cost.
             end = torch.where(follows, knots[rows, min(here + 1, knots.shape[1] - 1)], asked[:, -1])[:, None]
-            path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check)
-            inner = path[:, 1:-1]
+            path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check and not follows.any())
+            inner, later = path[:, 1:-1], states[rows, min(here + 1, knots.shape[1] - 1)]
             if bool(follows.any()):
-                missed = states[rows, min(here + 1, knots.shape[1] - 1)] - path[:, -1]
+                lost = ~torch.isfinite(path).all(2).all(1)  # a poor state, which diverges
+                path = torch.where(lost[:, None, None], states[rows, here][:, None], path)
+                inner, missed = path[:, 1:-1], later - path[:, -1]
                 share = torch.where(follows[:, None], (asked - begin) / (end - begin), 0.0)
                 inner = inner + share[..., None] * torch.where(follows[:, None], missed, 0.0)[:, None]
             row, column = inside[rows].nonzero(as_tuple=True)
@@ -67,7 +91,7 @@ class StatePath:
         nodes = cell_ends(times) if len(times) > EXACT_TIMES else None
         if nodes is None or len(nodes) > len(times):
             return self.mean(times)[0]
-        knots = self.estimate.t[0]
+        knots = self.since(times).estimate.t[0]
         nodes = torch.unique(torch.cat([nodes, knots[torch.isfinite(knots)]]))
         states = self.mean(nodes)[0]
         with torch.no_grad():
@@ -104,6 +128,9 @@ class StatePath:
         (1, n, n) where all trajectories share it. Where a trajectory's times are padded with NaN, its covariance is
         that of its last time.
         """
+        if (path := self.since(times)) is not self:
+            yield from path.covariance(times, mean)
+            return
         knots, every = self.estimate.t, torch.arange(len(self.estimate.t))
         last = _last_knot(knots)
         times = filled(times.expand(len(knots), times.shape[-1]))
@@ -160,6 +187,71 @@ class StatePath:
         if bool((k == k[0]).all()):
             return covariances[int(k[0])]
         return torch.stack([covariances[j][s if len(covariances[j]) > 1 else 0] for s, j in enumerate(k.tolist())])
+
+
+def hindcast(dynamics: Dynamics, prior: StatePrior, estimate: StateEstimate, steps: int) -> StateEstimate:
+    """An estimate of one trajectory with states before its first frame, `steps` times half a unit of time back: each is
+    the one of largest posterior density given the next, by Gauss-Newton steps, with the covariance of the smoother of
+    Rauch, Tung and Striebel (1965). What the flow forgets, and the flow backwards would amplify, is the prior's.
+
+    Fields that are affine need one step. Where the steps are too many, what is before them is the prior's."""
+    size = dynamics.field.context_size
+    first, spread = estimate.mean[:, 0].detach(), estimate.covariance[0][:1]  # type: ignore[index]
+    states = first.shape[1] - size
+    mean, cov = prior.mean[None, :states], prior.covariance[None, :states, :states]
+    if size:
+        mean, whole = with_context(mean, cov, ContextPrior(first[:, -size:], spread[:, -size:, -size:]))
+        assert whole is not None
+        cov = whole
+    affine, back = dynamics.field.is_linear_at_context, steps * _EARLIER
+    count = 1 if affine else min(steps, _MOST_EARLIER)
+    times, means, covariances = [estimate.t[:, 0]], [first], [spread]
+    for _ in range(count):
+        begin = times[-1] - (back if affine else _EARLIER)
+        found = _before(dynamics, mean, cov, (means[-1], covariances[-1]), begin, times[-1])
+        times, means, covariances = [*times, begin], [*means, found[0]], [*covariances, found[1]]
+    if not affine and steps > count:
+        times, means = [*times, estimate.t[:, 0] - back], [*means, mean]
+        covariances = [*covariances, cov]
+    return replace(
+        estimate, t=torch.cat([torch.stack(times[:0:-1], 1), estimate.t], 1), gains=None,
+        mean=torch.cat([torch.stack(means[:0:-1], 1), estimate.mean], 1),
+        covariance=covariances[:0:-1] + list(estimate.covariance or ()))
+
+
+def _before(
+    dynamics: Dynamics, mean: Tensor, cov: Tensor, later: tuple[Tensor, Tensor], begin: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """State (1, n) at `begin`, of a prior `mean` and covariance (1, n, n), and its covariance, given those `later`."""
+    times, state = torch.stack([begin, end], 1), later[0]
+    ridge = _RIDGE * torch.eye(state.shape[1], dtype=state.dtype)
+    root = torch.linalg.cholesky(cov[0] + cov.diagonal(dim1=1, dim2=2).max() * ridge)
+
+    def misfit(state: Tensor, ahead: Tensor, noise: Tensor) -> float:
+        away, missed = (state - mean)[0], (later[0] - ahead)[0]
+        squares = away @ torch.cholesky_solve(away[:, None], root)[:, 0] + missed @ torch.linalg.solve(noise, missed)
+        return float(squares.nan_to_num(math.inf))
+
+    ahead = dynamics.flow(state, times, check=False)[:, 1]
+    for _ in range(_PASSES):
+        if not bool(torch.isfinite(ahead).all()):
+            state, ahead = mean, dynamics.flow(mean, times, check=False)[:, 1]
+        expected, flow = dynamics.propagate(cov, state, ahead, begin, end)
+        carried = flow @ cov @ flow.mT
+        noise = (expected - carried + later[1])[0] + carried.diagonal(dim1=1, dim2=2).max() * ridge
+        gain = torch.linalg.solve(carried[0] + noise, flow[0] @ cov[0]).T
+        step = mean - state + (later[0] - ahead - ((mean - state) @ flow[0].T)) @ gain.T
+        worst = misfit(state, ahead, noise)
+        for share in _SHARES:
+            tried = state + share * step
+            reached = dynamics.flow(tried, times, check=False)[:, 1]
+            if (now := misfit(tried, reached, noise)) < worst:
+                state, ahead = tried, reached
+                break
+        if not now < _SETTLED * worst:
+            break
+    gain = torch.linalg.solve(expected + expected.diagonal(dim1=1, dim2=2).max() * ridge, flow @ cov).mT
+    return state, cov + gain @ (later[1] - expected) @ gain.mT
 
 
 def _last_knot(knots: Tensor) -> Tensor:

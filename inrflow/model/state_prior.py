@@ -319,7 +319,7 @@ class StateEstimate:
         """Time (S,) of the last frame of each trajectory."""
         return self.t.nan_to_num(nan=-torch.inf).amax(1)
 
-    def select(self, rows: slice) -> StateEstimate:
+    def select(self, rows: slice | Tensor) -> StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
         residual = None if self.residual is None else self.residual[rows]

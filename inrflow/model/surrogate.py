@@ -227,7 +227,9 @@ class Surrogate(Shown):
             context = context or self.prior.context(self.context_size)
             if not (context.known or context.nominal is not None):
                 context = context_of_each_trajectory(self, window, self._codes(inner), context)
-        estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
+        screened = self.residual is None and self.training.get("faults") != "kept"
+        estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context,
+                                    screened)
         return estimate if self.residual is None else with_residual(
             self.decoder, self.dynamics, estimate, inner, self.residual)
 

@@ -8,6 +8,7 @@ windows of chaotic fields have many minima."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.plausible import few_and_apart, gross_errors
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import ContextEstimate, at_context, solve_context
 from inrflow.dynamics.flow import Dynamics
@@ -32,6 +34,7 @@ _PASSES = 24  # cost limit: passes over the whole window
 _KNOWN, _SPARE = 0.1, 1.5  # code variance over misfit below which no smoothing is needed; least values per code
 _TURNS, _STILL = 8, 0.1  # iterations of contexts and hidden states; squared step of convergence, in standard deviations
 _FAR_WORSE, _ROUNDING = 3.0, 1e-14  # ratio of misfits; rounding, as a share of the variance
+_FEW_CHANGED = 0.02  # of the gross errors: changes below which they are settled
 _SINGULAR = 1e-10  # ridge, relative to the mean variance of a prior
 _ALONG = 2  # solves of a context along the parameter curve, as the first tangent is rough
 
@@ -63,6 +66,40 @@ def near_closest_trajectories(
         if bool(other.factor < _CLOSER * estimate.factor[row]):
             estimate, around[row], flown[row] = estimate.replaced(row, other), path, True
     return estimate, around, flown
+
+
+def without_gross_errors(
+    smoother: Smoother, decoder: Decoder, prior: StatePrior, window: TrajectoryBatch, context: ContextPrior | None,
+    estimate: StateEstimate, most: float
+) -> tuple[TrajectoryBatch, StateEstimate]:
+    """A window without gross errors, and the estimate from what is left: values of trajectories with a variance factor
+    above `most` that the others and the dynamics contradict (variational quality control, Ingleby and Lorenc 1993).
+
+    Each pass compares all values with the states smoothed without those left out by the last one. Trajectories keep
+    their values where the misfit of the others does not become far smaller. Warns if there are any gross errors."""
+    rows = (estimate.factor > most).nonzero()[:, 0]
+    if not len(rows) or window.delay is not None:
+        return window, estimate
+    chosen, known = window.select(rows), None if context is None else context.select(rows)
+    found, wrong, dtype = estimate.select(rows), torch.zeros_like(chosen.u, dtype=torch.bool), next(decoder.parameters()).dtype
+    for _ in range(_TURNS):
+        with torch.no_grad():
+            missed = chosen.u.double() - decoder(chosen.x.to(dtype), found.mean[..., : decoder.code_size].to(dtype))
+        now = gross_errors(missed, prior.noise.sqrt())
+        if int((now != wrong).sum()) <= _FEW_CHANGED * int(wrong.sum()):
+            break
+        wrong = now
+        found = smoother(prior, chosen.with_values(chosen.u.masked_fill(wrong, torch.nan)), context=known)
+    better = wrong.flatten(1).any(1) & (found.factor < _CLOSER * estimate.factor[rows])
+    better &= few_and_apart(chosen.x, wrong, torch.isfinite(chosen.u))
+    if not bool(better.any()):
+        return window, estimate
+    wrong, chosen = wrong[better], chosen.select(better)
+    warnings.warn(f"{int(wrong.sum())} of {int(torch.isfinite(chosen.u).sum())} observed values contradict the others "
+                  "and the dynamics; they are left out", stacklevel=6)
+    u = window.u.clone()
+    u[rows[better]] = chosen.u.masked_fill(wrong, torch.nan)
+    return window.with_values(u), estimate.replaced(rows[better], found.select(better))
 
 
 class _Search:
