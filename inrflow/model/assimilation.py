@@ -232,22 +232,21 @@ def assimilate_noisy(
     screened: bool = False,
 ) -> StateEstimate:
     """`assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
-    without that of training where the window has clearly less.
+    without that of training where the window has clearly less; if `screened`, without gross errors.
 
     Where values are delayed, or parts of the state hidden, and the dynamics are not linear, further passes linearise
     around the states of the previous one (iterated smoother, Bell 1994). Trajectories whose innovations are far larger
-    than expected are assimilated again, if `screened` without gross errors, each with the white noise of largest
-    evidence. Covariances and `factor` do not
+    than expected are assimilated again, each with the white noise of largest evidence. Covariances and `factor` do not
     include this noise, which is not part of the field. Thousands of independent codes are represented by an ensemble
     instead of covariances.
     """
     if prior.white is not None:
-        estimate = assimilate_noisy(decoder, dynamics, replace(prior, white=None), window, covariance, encoder, context,
-                                    screened)
+        plain = replace(prior, white=None)
+        estimate = assimilate_noisy(decoder, dynamics, plain, window, covariance, encoder, context, screened)
         if estimate.quieter is None or not len(rows := estimate.quieter.nonzero()[:, 0]):
             return estimate
-        known = None if context is None else context.select(rows)
-        other = assimilate_noisy(decoder, dynamics, prior.quiet, window.select(rows), covariance, encoder, known, screened)
+        known, some = None if context is None else context.select(rows), window.select(rows)
+        other = assimilate_noisy(decoder, dynamics, prior.quiet, some, covariance, encoder, known, screened)
         return replace(estimate.replaced(rows, other), quieter=estimate.quieter)
     if prior.covariance.dim() == 1:
         return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)

@@ -23,8 +23,9 @@ _STEP = 1.5  # longest step of covariances in units of time (the distance of tra
 _MOST_STEPS = 64
 _DIFFERENCE = 1e-4  # of time, for derivatives of maps from step to step
 _EARLIER, _MOST_EARLIER = 0.5, 64  # steps back from the first frame, internal time; most of them
-_PASSES, _SHARES = 8, (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)  # Gauss-Newton steps of each; shares of one
+_PASSES, _PARTS = 8, (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)  # Gauss-Newton steps of each; parts of one that are tried
 _SETTLED, _RIDGE = 0.95, 1e-12  # ratio of misfits from which on one is settled; ridge, relative to the largest variance
+_UNTOLD = 1e-6  # of the prior's variance: less than what observations take off counts as nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class StatePath:
 
     Between two observed frames the path is the flow from the earlier one plus, linearly in time, its difference to the
     later one, so it is continuous and passes through both; after the last frame it is the forecast. Before the first
-    one it passes through states inferred from it (`hindcast`) where the `prior` is given, and else is the flow backwards.
+    one it passes through states inferred from it (`hindcast`) if the `prior` is given, and else is the flow backwards.
     """
 
     dynamics: Dynamics
@@ -58,8 +59,8 @@ class StatePath:
 
     def mean(self, times: Tensor, check: bool = True) -> Tensor:
         """States (S, T, n) at increasing times: (T,) shared by all trajectories, or (S, T), padded with NaN."""
-        if (path := self.since(times)) is not self:
-            return path.mean(times, check)
+        if (whole := self.since(times)) is not self:
+            return whole.mean(times, check)
         knots, states = self.estimate.t, self.estimate.mean
         times = times.expand(len(knots), times.shape[-1])
         result = torch.full((*times.shape, states.shape[-1]), float("nan"), dtype=torch.float64)
@@ -73,9 +74,10 @@ class StatePath:
             begin, follows = knots[rows, here : here + 1], (k >= 0) & (last[rows] > k)
             # After its last knot a trajectory stays at its last queried time, at no cost.
             end = torch.where(follows, knots[rows, min(here + 1, knots.shape[1] - 1)], asked[:, -1])[:, None]
-            path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check and not follows.any())
+            between = bool(follows.any())
+            path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check and not between)
             inner, later = path[:, 1:-1], states[rows, min(here + 1, knots.shape[1] - 1)]
-            if bool(follows.any()):
+            if between:
                 lost = ~torch.isfinite(path).all(2).all(1)  # a poor state, which diverges
                 path = torch.where(lost[:, None, None], states[rows, here][:, None], path)
                 inner, missed = path[:, 1:-1], later - path[:, -1]
@@ -128,8 +130,8 @@ class StatePath:
         (1, n, n) where all trajectories share it. Where a trajectory's times are padded with NaN, its covariance is
         that of its last time.
         """
-        if (path := self.since(times)) is not self:
-            yield from path.covariance(times, mean)
+        if (whole := self.since(times)) is not self:
+            yield from whole.covariance(times, mean)
             return
         knots, every = self.estimate.t, torch.arange(len(self.estimate.t))
         last = _last_knot(knots)
@@ -191,16 +193,16 @@ class StatePath:
 
 def hindcast(dynamics: Dynamics, prior: StatePrior, estimate: StateEstimate, steps: int) -> StateEstimate:
     """An estimate of one trajectory with states before its first frame, `steps` times half a unit of time back: each is
-    the one of largest posterior density given the next, by Gauss-Newton steps, with the covariance of the smoother of
-    Rauch, Tung and Striebel (1965). What the flow forgets, and the flow backwards would amplify, is the prior's.
+    the one of largest posterior density, given the prior and what the observations tell of the next one, by
+    Gauss-Newton steps. What the flow forgets, and the flow backwards would amplify, is the prior's.
 
-    Fields that are affine need one step. Where the steps are too many, what is before them is the prior's."""
+    Affine fields need one step. Where the steps are too many, what is before them is the prior's."""
     size = dynamics.field.context_size
     first, spread = estimate.mean[:, 0].detach(), estimate.covariance[0][:1]  # type: ignore[index]
     states = first.shape[1] - size
-    mean, cov = prior.mean[None, :states], prior.covariance[None, :states, :states]
+    usual, cov = prior.mean[None, :states], prior.covariance[None, :states, :states]
     if size:
-        mean, whole = with_context(mean, cov, ContextPrior(first[:, -size:], spread[:, -size:, -size:]))
+        usual, whole = with_context(usual, cov, ContextPrior(first[:, -size:], spread[:, -size:, -size:]))
         assert whole is not None
         cov = whole
     affine, back = dynamics.field.is_linear_at_context, steps * _EARLIER
@@ -208,11 +210,10 @@ def hindcast(dynamics: Dynamics, prior: StatePrior, estimate: StateEstimate, ste
     times, means, covariances = [estimate.t[:, 0]], [first], [spread]
     for _ in range(count):
         begin = times[-1] - (back if affine else _EARLIER)
-        found = _before(dynamics, mean, cov, (means[-1], covariances[-1]), begin, times[-1])
+        found = _before(dynamics, usual, cov, means[-1], covariances[-1], begin, times[-1])
         times, means, covariances = [*times, begin], [*means, found[0]], [*covariances, found[1]]
     if not affine and steps > count:
-        times, means = [*times, estimate.t[:, 0] - back], [*means, mean]
-        covariances = [*covariances, cov]
+        times, means, covariances = [*times, estimate.t[:, 0] - back], [*means, usual], [*covariances, cov]
     return replace(
         estimate, t=torch.cat([torch.stack(times[:0:-1], 1), estimate.t], 1), gains=None,
         mean=torch.cat([torch.stack(means[:0:-1], 1), estimate.mean], 1),
@@ -220,38 +221,43 @@ def hindcast(dynamics: Dynamics, prior: StatePrior, estimate: StateEstimate, ste
 
 
 def _before(
-    dynamics: Dynamics, mean: Tensor, cov: Tensor, later: tuple[Tensor, Tensor], begin: Tensor, end: Tensor
+    dynamics: Dynamics, usual: Tensor, cov: Tensor, later: Tensor, spread: Tensor, begin: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """State (1, n) at `begin`, of a prior `mean` and covariance (1, n, n), and its covariance, given those `later`."""
-    times, state = torch.stack([begin, end], 1), later[0]
-    ridge = _RIDGE * torch.eye(state.shape[1], dtype=state.dtype)
+    """State (1, n) at `begin` and its covariance (1, n, n), for a prior mean `usual` and `cov`, given the state `later`
+    and its covariance `spread` at `end`, where the prior is the same: what is known beyond it is the likelihood."""
+    times, ridge = torch.stack([begin, end], 1), _RIDGE * torch.eye(usual.shape[1], dtype=usual.dtype)
     root = torch.linalg.cholesky(cov[0] + cov.diagonal(dim1=1, dim2=2).max() * ridge)
+    half = torch.linalg.solve_triangular(root, spread[0], upper=False)
+    share, axes = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.T, upper=False))
+    share, axes = share.clamp(0.0, 1 - _UNTOLD), root @ axes  # of the prior's variance; axes (n, n), unit variance
+    away = torch.linalg.solve(axes, (later - usual)[0])
+    told, noise = usual + axes @ (away / (1 - share)), axes @ (share / (1 - share)).diag() @ axes.T
 
     def misfit(state: Tensor, ahead: Tensor, noise: Tensor) -> float:
-        away, missed = (state - mean)[0], (later[0] - ahead)[0]
+        away, missed = (state - usual)[0], (told - ahead)[0]
         squares = away @ torch.cholesky_solve(away[:, None], root)[:, 0] + missed @ torch.linalg.solve(noise, missed)
         return float(squares.nan_to_num(math.inf))
 
-    ahead = dynamics.flow(state, times, check=False)[:, 1]
+    state, ahead = later, dynamics.flow(later, times, check=False)[:, 1]
     for _ in range(_PASSES):
         if not bool(torch.isfinite(ahead).all()):
-            state, ahead = mean, dynamics.flow(mean, times, check=False)[:, 1]
+            state, ahead = usual, dynamics.flow(usual, times, check=False)[:, 1]
         expected, flow = dynamics.propagate(cov, state, ahead, begin, end)
-        carried = flow @ cov @ flow.mT
-        noise = (expected - carried + later[1])[0] + carried.diagonal(dim1=1, dim2=2).max() * ridge
-        gain = torch.linalg.solve(carried[0] + noise, flow[0] @ cov[0]).T
-        step = mean - state + (later[0] - ahead - ((mean - state) @ flow[0].T)) @ gain.T
-        worst = misfit(state, ahead, noise)
-        for share in _SHARES:
-            tried = state + share * step
+        carried = (flow @ cov @ flow.mT)[0]
+        whole = expected[0] - carried + noise + carried.diagonal().max() * ridge
+        gain = torch.linalg.solve(carried + whole, flow[0] @ cov[0]).T
+        step = usual - state + (told - ahead - (usual - state) @ flow[0].T) @ gain.T
+        worst = misfit(state, ahead, whole)
+        for part in _PARTS:
+            tried = state + part * step
             reached = dynamics.flow(tried, times, check=False)[:, 1]
-            if (now := misfit(tried, reached, noise)) < worst:
+            if (now := misfit(tried, reached, whole)) < worst:
                 state, ahead = tried, reached
                 break
         if not now < _SETTLED * worst:
             break
-    gain = torch.linalg.solve(expected + expected.diagonal(dim1=1, dim2=2).max() * ridge, flow @ cov).mT
-    return state, cov + gain @ (later[1] - expected) @ gain.mT
+    left = cov[0] - gain @ flow[0] @ cov[0]
+    return state, (left + left.T)[None] / 2
 
 
 def _last_knot(knots: Tensor) -> Tensor:

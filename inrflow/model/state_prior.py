@@ -322,7 +322,8 @@ class StateEstimate:
     def select(self, rows: slice | Tensor) -> StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
-        residual = None if self.residual is None else self.residual[rows]
+        chosen = torch.arange(len(self.t))[rows].tolist()
+        residual = None if self.residual is None else [self.residual[i] for i in chosen]
         members, louder, quieter = (None if a is None else a[rows] for a in (self.members, self.louder, self.quieter))
         return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual,
                              members, None, louder, quieter)

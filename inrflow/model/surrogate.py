@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -227,11 +226,10 @@ class Surrogate(Shown):
             context = context or self.prior.context(self.context_size)
             if not (context.known or context.nominal is not None):
                 context = context_of_each_trajectory(self, window, self._codes(inner), context)
-        screened = self.residual is None and self.training.get("faults") != "kept"
-        estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context,
-                                    screened)
-        return estimate if self.residual is None else with_residual(
-            self.decoder, self.dynamics, estimate, inner, self.residual)
+        screened, model = self.residual is None, (self.decoder, self.dynamics, self.prior)
+        screened &= self.training.get("faults") != "kept"
+        estimate = assimilate_noisy(*model, inner, covariance, self.encoder, context, screened)
+        return estimate if self.residual is None else with_residual(*model[:2], estimate, inner, self.residual)
 
     def internal(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values. Raises UserError for values with times of their own where
@@ -247,8 +245,7 @@ class Surrogate(Shown):
         inner, kept = self.internal(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([hampel_filter(u, self.normalisation.least, True) for u in inner.u]))
-        wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
-        return without_outliers(inner, self.normalisation.limit) if wild else inner
+        return inner if kept else without_outliers(inner, self.normalisation.limit)
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own, without outliers."""
@@ -307,10 +304,10 @@ class Surrogate(Shown):
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
         state has one. Raises UserError for another size."""
         state, size = torch.as_tensor(state), len(self.prior.mean)
-        if state.shape != (size,) or not (bool(state.isfinite().all()) and math.isfinite(t)):
+        if state.shape != (size,) or not (bool(state.isfinite().all()) and np.isfinite(t)):
             raise UserError(f"a state has shape {tuple(state.shape)}, at t={t:g}; expected ({size},), all finite")
         time, zero = self.scale.internal(torch.tensor([[float(t)]])), torch.zeros(1, dtype=torch.float64)
-        exact = [torch.zeros(1, size, size, dtype=torch.float64)]
+        exact = [zero.expand(1, size, size)]
         return Solution(self, StateEstimate(time, state.double()[None, None], exact, zero, zero), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:

@@ -81,7 +81,8 @@ def without_gross_errors(
     if not len(rows) or window.delay is not None:
         return window, estimate
     chosen, known = window.select(rows), None if context is None else context.select(rows)
-    found, wrong, dtype = estimate.select(rows), torch.zeros_like(chosen.u, dtype=torch.bool), next(decoder.parameters()).dtype
+    found, wrong = estimate.select(rows), torch.zeros_like(chosen.u, dtype=torch.bool)
+    dtype = next(decoder.parameters()).dtype
     for _ in range(_TURNS):
         with torch.no_grad():
             missed = chosen.u.double() - decoder(chosen.x.to(dtype), found.mean[..., : decoder.code_size].to(dtype))

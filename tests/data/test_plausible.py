@@ -10,7 +10,14 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible, faults, hampel_filter, leave_out_faults, without_outliers
+from inrflow.data.plausible import (
+    check_plausible,
+    faults,
+    few_and_apart,
+    hampel_filter,
+    leave_out_faults,
+    without_outliers,
+)
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -183,3 +190,14 @@ def test_spikes_of_a_few_frames_that_are_no_farther_out_than_the_field_are_left_
         with pytest.warns(UserWarning, match="3 of 768 values lie far from all of their neighbours"):
             leave_out_faults(source, [0])
         np.testing.assert_array_equal(torch.isnan(source.batch([0], normalised=False).u), wrong)
+
+
+def test_few_values_apart_are_gross_errors_and_a_region_or_many_are_not():
+    x, seen = torch.linspace(0, 1, 40)[None, None, :, None], torch.ones(4, 3, 40, 1, dtype=torch.bool)
+    wrong = torch.zeros_like(seen)
+    wrong[0, :, [3, 20]] = True  # two places
+    wrong[1, 1, 10:16] = True  # a region
+    wrong[2, :, ::4] = True  # a quarter of the values
+    wrong[3, 2, [5, 30], 0] = True
+    assert few_and_apart(x, wrong, seen).tolist() == [True, False, False, True]
+    assert few_and_apart(x.expand(4, 3, 40, 1), wrong, seen).tolist() == [True, False, False, True]

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.model.assimilation import Dynamics
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import StateEstimate
+from inrflow.model.state_prior import StateEstimate, StatePrior
 
 SIZE, TRAJECTORIES = 3, 4
 NAN = float("nan")
@@ -114,3 +115,29 @@ def test_between_two_known_states_the_spread_is_that_of_a_brownian_bridge():
     gap = float(KNOTS[0, 1] - KNOTS[0, 0])
     assert middle.numpy() == pytest.approx(np.full(SIZE, 0.04 * gap / 4))
     assert quarter.numpy() == pytest.approx(np.full(SIZE, 0.04 * gap * 3 / 16))
+
+
+def test_states_before_the_first_frame_are_the_conditional_normal_distribution_of_linear_dynamics():
+    """A mode that persists, one that turns and one that is forgotten, between two times of half a unit."""
+    rates = np.array([[0.0, 0, 0, 0], [0, 0, 1.5, 0], [0, -1.5, 0, 0], [0, 0, 0, -40.0]])
+    field = VectorField.of(4).double()
+    field.set_linear(torch.as_tensor(rates), torch.zeros(4).double())
+    dynamics = Dynamics(field, Integrator(step=0.01), torch.zeros(4).double())
+    mean, variances = np.array([0.5, 0.0, 0.0, 2.0]), np.array([1.0, 4.0, 4.0, 0.25])
+    prior = StatePrior(torch.as_tensor(mean), torch.as_tensor(variances).diag(), torch.ones(1).double(),
+                       torch.zeros(4).double(), torch.ones(1).double())
+    flow, noise = expm(rates / 2), np.diag([0.5, 0.1, 0.2, 1e-4])  # of a measurement of all, at the later time
+    measured = np.array([1.5, 2.0, -1.0, 0.003])
+    gain = np.diag(variances) @ np.linalg.inv(np.diag(variances) + noise)
+    posterior, spread = mean + gain @ (measured - mean), np.diag(variances) - gain @ np.diag(variances)
+    estimate = StateEstimate(torch.zeros(1, 1).double(), torch.as_tensor(posterior)[None, None],
+                             [torch.as_tensor(spread)[None]], torch.zeros(1), torch.zeros(1))
+    path, time = StatePath(dynamics, estimate, prior), torch.tensor([-0.5]).double()
+    found = path.mean(time)
+    before = np.diag(variances) @ flow.T @ np.linalg.inv(flow @ np.diag(variances) @ flow.T + noise)
+    np.testing.assert_allclose(found[0, 0], mean + before @ (measured - flow @ mean), atol=1e-4)
+    np.testing.assert_allclose(next(path.covariance(time, found))[0], np.diag(variances) - before @ flow @
+                               np.diag(variances), atol=1e-4)
+    assert abs(float(found[0, 0, 3]) - 2.0) < 1e-3  # what is forgotten is the prior's
+    backwards = StatePath(dynamics, estimate).mean(time, check=False)
+    assert float(backwards[0, 0, 3]) > 1e5  # what amplifies it

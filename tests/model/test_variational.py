@@ -1,5 +1,7 @@
 """Windows of a chaotic system that one pass of a smoother loses, against states that an independent solver gives."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
+from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products
 
@@ -30,6 +33,9 @@ class Ends(Decoder):
     def basis(self, x):
         return torch.zeros(2, 1), self.seen
 
+    def forward(self, x, code):
+        return code[..., [0, 2], None]
+
 
 def lorenz(contexts):
     """Lorenz's system of 1963 with r = 28 + 4 c."""
@@ -47,14 +53,14 @@ def lorenz(contexts):
     return field
 
 
-def observed(r, seed):
+def observed(r, seed, gap=GAP):
     """States (T, 3) by another solver, and the window that shows two of their numbers."""
     random = np.random.default_rng(seed)
 
     def rate(_, s):
         return [10 * (s[1] - s[0]), s[0] * (r - s[2]) - s[1], s[0] * s[1] - 8 / 3 * s[2]]
 
-    t = GAP * np.arange(FRAMES)
+    t = gap * np.arange(FRAMES)
     settled = solve_ivp(rate, (0, 20), random.standard_normal(3) + [0, 0, 25], rtol=1e-9, atol=1e-9).y[:, -1]
     states = solve_ivp(rate, (0, t[-1]), settled, t_eval=t, rtol=1e-10, atol=1e-10).y.T
     u = states[:, [0, 2]] + np.sqrt(NOISE) * random.standard_normal((FRAMES, 2))
@@ -96,3 +102,35 @@ def test_noise_far_above_that_of_training_is_no_reason_to_leave_the_flow():
     decoder, dynamics, prior = parts(0)
     found = assimilate_noisy(decoder, dynamics, prior, TrajectoryBatch(window.t, window.x, noisy))
     assert np.sqrt(np.mean((found.mean[0].numpy() - states) ** 2)) < 0.5
+
+
+def test_gross_errors_are_left_out_of_a_window_and_noise_is_not():
+    _, window = observed(28.0, 3, gap=0.03)
+    decoder, dynamics, prior = parts(0)
+    spoiled = window.u.clone()
+    spoiled[0, 4, 0], spoiled[0, 9, 1] = spoiled[0, 4, 0] + 3, spoiled[0, 9, 1] - 2
+    without = window.u.clone()
+    without[0, 4, 0] = without[0, 9, 1] = torch.nan
+    with pytest.warns(UserWarning, match="2 of 24 observed values contradict"):
+        found = assimilate_noisy(decoder, dynamics, prior, window.with_values(spoiled), screened=True)
+    expected = assimilate_noisy(decoder, dynamics, prior, window.with_values(without))
+    torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-5)
+    noisy = window.u + 0.5 * torch.as_tensor(np.random.default_rng(4).standard_normal(window.u.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = assimilate_noisy(decoder, dynamics, prior, window.with_values(noisy), screened=True)
+    torch.testing.assert_close(kept.mean, assimilate_noisy(decoder, dynamics, prior, window.with_values(noisy)).mean)
+
+
+def test_states_before_the_first_frame_of_a_chaotic_window_are_those_of_another_solver(monkeypatch):
+    monkeypatch.setattr("inrflow.model.state_path._EARLIER", GAP / 2)
+    states, window = observed(28.0, 0)
+    decoder, dynamics, prior = parts(0)
+    early = 4
+    later = TrajectoryBatch(window.t[:, early:], window.x, window.u[:, early:])
+    estimate = assimilate_noisy(decoder, dynamics, prior, later)
+    path, times = StatePath(dynamics, estimate, prior), window.t[0, :early]
+    mean = path.mean(times)
+    std = torch.cat([one.diagonal(dim1=1, dim2=2).sqrt() for one in path.covariance(times, mean)])
+    missed = np.abs(mean[0].numpy() - states[:early])
+    assert missed[-1].max() < 0.01 and missed.max() < 2.0 and (missed / std.numpy()).max() < 4
