@@ -249,7 +249,7 @@ def assimilate_noisy(
         other = assimilate_noisy(decoder, dynamics, prior.quiet, some, covariance, encoder, known, screened)
         return replace(estimate.replaced(rows, other), quieter=estimate.quieter)
     if prior.covariance.dim() == 1:
-        return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)
+        return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET, screened)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
     around = estimate.mean
     hidden = dynamics.field.state_size > decoder.code_size + dynamics.field.context_size and window.u.shape[1] > 1

@@ -21,6 +21,7 @@ from inrflow.encoding.encode import encode
 from inrflow.encoding.evidence import PENALTY
 from inrflow.encoding.posterior import FREEDOM, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.variational import without_gross_errors
 
 MEMBERS, _FEW, _MANY = 8, 4, 4096  # members; fewer for more codes than _MANY, whose integration takes long
 _SEED = 31
@@ -189,9 +190,16 @@ class Ensemble:
 
 
 def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, members: bool,
-                        context: ContextPrior | None, surprising: float, quiet: float) -> StateEstimate:
-    """States of a window, with white noise estimated for trajectories with a variance factor above `surprising`."""
+                        context: ContextPrior | None, surprising: float, quiet: float, screened: bool = False
+                        ) -> StateEstimate:
+    """States of a window, with white noise estimated for trajectories with a variance factor above `surprising`, if
+    `screened` without gross errors."""
+    def plain(prior: StatePrior, window: TrajectoryBatch, context: ContextPrior | None) -> StateEstimate:
+        return Ensemble(decoder, dynamics, prior).estimate(window, members, context)
+
     estimate = Ensemble(decoder, dynamics, prior).estimate(window, members, context, quiet)
+    if screened:
+        window, estimate = without_gross_errors(plain, decoder, prior, window, context, estimate, surprising)
     rows = (estimate.factor > surprising).nonzero()[:, 0]
     if not len(rows):
         return estimate

@@ -181,3 +181,16 @@ def test_a_context_is_known_as_well_as_frames_tell_it(case, monkeypatch):
     for found, variance in [(adapted.mean, adapted.covariance), *zip(mean, covariance, strict=True)]:
         assert variance.sqrt() < 0.3
         assert (found - 0.8).abs() < 4 * variance.sqrt()
+
+
+def test_gross_errors_are_left_out_of_an_ensemble_and_noise_is_not(case):
+    window = TrajectoryBatch(TIMES, case.x[None, None], case.u.clone())
+    window.u[0, :, [7, 58]] += 2.0
+    without = window.with_values(window.u.clone())
+    without.u[0, :, [7, 58]] = torch.nan
+    model = case.decoder, case.dynamics, case.prior
+    with pytest.warns(UserWarning, match="observed values contradict"):
+        found = assimilate_noisy(*model, window, screened=True)
+    expected = assimilate_noisy(*model, without)
+    torch.testing.assert_close(found.mean[0], expected.mean[0], rtol=0, atol=0.02)
+    assert float((assimilate_noisy(*model, window).mean[0] - expected.mean[0]).abs().max()) > 0.05
