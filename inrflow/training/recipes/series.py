@@ -218,7 +218,8 @@ class _Series:
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
         share = min(float(every.square().nansum() / spread), 1.0)
         factor, stays = persistence_shares(modes.codes, torch.isfinite(values).any(1), regression)
-        regression = replace(regression, damping=factor[:, None] * regression.damping)
+        direct = None if regression.corrections is None else factor[:, None, None] * regression.corrections
+        regression = replace(regression, damping=factor[:, None] * regression.damping, corrections=direct)
         return cls(grid.x, channels, grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
     @property
@@ -245,11 +246,12 @@ class _Series:
         """The vector field, float64."""
         choice, errors = self.regression.choice, self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors), True
-        )
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors),
+            stays=True, corrected=self.regression.corrections is not None)
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.decays[choice.size :])
-        term.set(step, errors, self.regression.damping, self.stays, relaxation_range(self.modes.codes))
+        term.set(step, errors, self.regression.damping, self.stays, relaxation_range(self.modes.codes),
+                 self.regression.corrections)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
