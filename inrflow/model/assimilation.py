@@ -24,6 +24,7 @@ from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each, given, squared_innovation
+from inrflow.encoding.prior.truncation import noise_of
 from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, lift, with_context
 from inrflow.model.variational import near_closest_trajectories, without_gross_errors
@@ -123,9 +124,9 @@ def assimilate(
         if not dynamics.field.is_linear:  # else the motion is the same for all codes and times
             motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
         if steady:
-            mean, cov = _steady_update(basis, frame, forecast, latest, prior.noise), latest
+            mean, cov = _steady_update(basis, frame, forecast, latest, prior), latest
         else:
-            mean, cov = _update(basis, frame, forecast, expected, prior.noise, motion)
+            mean, cov = _update(basis, frame, forecast, expected, prior, motion)
         settled = (dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
                    and float(prior.noise.min()) > _STEADY * float(cov.diagonal(dim1=1, dim2=2).max()))
         if known:
@@ -199,10 +200,11 @@ def _as_before(window: TrajectoryBatch, k: int) -> bool:
     return bool(regular) and len(window.x) == window.x.shape[1] == 1 and bool((seen == seen[:1, :1]).all())
 
 
-def _steady_update(basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
+def _steady_update(basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, prior: StatePrior) -> Tensor:
     """Forecasts (S, n) conditioned on one frame, with the converged posterior covariance (1, n, n)."""
     offset, basis = _with_memory(*basis_at(frame.x[0, 0]), mean.shape[1] - basis_at.decoder.code_size)
     missed = frame.u[:, 0].double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+    noise = noise_of(prior.noise, prior.truncation, frame.x[0, 0], torch.isfinite(frame.u[0, 0]))
     return mean + torch.einsum("ncz,snc->sz", basis, (missed / noise).nan_to_num(0.0)) @ cov[0]
 
 
@@ -343,7 +345,7 @@ def _innovation(
 
 
 def _update(
-    basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor,
+    basis_at: BasisAt, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, prior: StatePrior,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame; `motion` propagates delayed values."""
@@ -358,6 +360,7 @@ def _update(
         if alike and not bool(seen.any()):
             return mean, cov
         if alike or (shared and bool(seen.all()) and seen.shape[1] > n):
+            noise = noise_of(prior.noise, prior.truncation, points[0], torch.isfinite(u[0]))
             offset, basis, u, noise = basis_at.fewer(points[0], u, noise)
             offset, basis = _with_memory(offset, basis, n - size)
             target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
@@ -370,6 +373,7 @@ def _update(
         means, spreads = [], []
         for s in range(len(mean)):
             x = points[s if len(points) > 1 else 0]
+            noise = noise_of(prior.noise, prior.truncation, x, torch.isfinite(u[s]))
             one = cov[s if len(cov) > 1 else 0]
             if not bool(seen[s].any()):
                 means.append(mean[s])

@@ -17,6 +17,7 @@ from inrflow.encoding.posterior import (
     variance_factor,
 )
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.encoding.prior.truncation import Truncation
 from inrflow.encoding.residual.field import Conditioned
 
 KNOWN_CONTEXT = 1e-9  # variance of a context up to which it counts as known
@@ -46,7 +47,8 @@ class StatePrior:
         unseen: interpolation error of the decoder away from points of training frames.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean.
         tail: (C,) maximum of `Decoder.tail` over states of the training data.
-        roughest: (C,) largest residual variance of a training frame. None: not known."""
+        roughest: (C,) largest residual variance of a training frame. None: not known.
+        truncation: part of `noise` that is none of codes of complete frames. None: none."""
 
     mean: Tensor
     covariance: Tensor
@@ -62,12 +64,14 @@ class StatePrior:
     roughest: Tensor | None = None
     fading: Tensor | None = None
     relative: Tensor | None = None
+    truncation: Truncation | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
         """The prior from nested values as of `dataclasses.asdict`, also of older files."""
         parts = {key: one for key, one in state.items() if key not in ("least", "inflation")}  # of old files
-        parts["unseen"] = None if state.get("unseen") is None else InterpolationError(**state["unseen"])
+        for name, kind in (("unseen", InterpolationError), ("truncation", Truncation)):
+            parts[name] = None if state.get(name) is None else kind(**state[name])
         if (power := state.get("inflation")) is not None:  # of 1 + variance / noise
             whole = state["spread"].reshape(-1, len(power))
             parts["relative"] = torch.stack([torch.zeros_like(whole), torch.full_like(whole, _ANY)])
@@ -289,9 +293,8 @@ class StateEstimate:
         for name in ("mean", "quadratic", "count", "members", "louder"):
             own, new = getattr(self, name), getattr(other, name)
             if own is not None or new is not None:
-                own = torch.zeros(len(self.mean), dtype=torch.bool) if own is None else own.clone()
-                own[rows] = False if new is None else new
-                values[name] = own
+                values[name] = torch.zeros(len(self.mean), dtype=torch.bool) if own is None else own.clone()
+                values[name][rows] = False if new is None else new
         return replace(self, covariance=covariances, gains=None, **values)
 
     @property
@@ -301,12 +304,12 @@ class StateEstimate:
 
     def last_context(self, size: int) -> tuple[Tensor, Tensor]:
         """Mean (S, P) and covariance (S, P, P) of the last P = `size` dimensions at the last frame."""
-        mean = self.mean[:, -1, self.mean.shape[-1] - size :]
+        first = self.mean.shape[-1] - size
+        mean = self.mean[:, -1, first:]
         if self.members is not None:
-            away = self.members[:, -1, :, self.mean.shape[-1] - size :] - mean[:, None]
+            away = self.members[:, -1, :, first:] - mean[:, None]
             return mean, away.mT @ away / away.shape[1]
         assert self.covariance is not None
-        first = self.covariance[-1].shape[-1] - size
         return mean, self.covariance[-1][:, first:, first:].expand(len(mean), -1, -1)
 
     @property
@@ -336,8 +339,7 @@ def lift(
     n = len(prior.mean) - contexts
     if n == size:
         return code, spread
-    cross = prior.covariance[size:n, :size]
-    block = prior.covariance[:size, :size]
+    cross, block = prior.covariance[size:n, :size], prior.covariance[:size, :size]
     block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
     gain = torch.linalg.solve(block, cross.T).T
     mean = torch.cat([code, prior.mean[size:n] + (code - prior.mean[:size]) @ gain.T], -1)
@@ -372,8 +374,7 @@ def state_prior(states: CodeData, prior: GaussianPrior, size: int, contexts: int
     if memory:
         mean, covariance = _with_memory(states, mean, covariance, memory)
     if contexts:
-        mean = torch.cat([mean, mean.new_zeros(contexts)])
-        ones = torch.ones(contexts, dtype=torch.float64)
+        mean, ones = torch.cat([mean, mean.new_zeros(contexts)]), torch.ones(contexts, dtype=torch.float64)
         covariance = torch.cat([covariance, ones]) if prior.independent else torch.block_diag(covariance, ones.diag())
     return mean, covariance
 

@@ -21,6 +21,7 @@ from inrflow.dynamics.flow import Integrator, calibrated_process_noise
 from inrflow.encoding.encode import CodeData, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.encoding.prior.truncation import Truncation
 from inrflow.evaluation.calibration import (
     FEW,
     FRACTIONS,
@@ -99,7 +100,7 @@ class Candidate:
         refit: refits the dynamics to all trajectories; refit_decoder: also the decoder of a whole surrogate.
         first_frames_only: fits the dynamics to a number of first frames; None if parameters do not depend on the times.
         calibrated: number of trajectories for calibration; ahead: whether only forecasts `ahead` are calibrated.
-        innovations: (n,) process noise per unit of time, if the recipe knows it.
+        innovations: (n,) process noise per unit of time, if the recipe knows it; truncation: as in `StatePrior`.
         metadata: stored with the surrogate.
         row: of candidates.json; None: to be added.
     """
@@ -126,6 +127,7 @@ class Candidate:
     calibrated: int = 16
     ahead: bool = False
     innovations: Tensor | None = None
+    truncation: Truncation | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: Tried | None = None
 
@@ -309,7 +311,7 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     prior = StatePrior(
         mean, covariance, noise if problem.noise is None else noise + problem.noise, candidate.process,
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
-        white=candidate.noise[0],
+        white=candidate.noise[0], truncation=candidate.truncation,
     )
     times, place = problem.source.times, candidate.decoder.place
     metadata = {"dynamics": candidate.name, "memory": states.codes.shape[-1] - size - contexts,

@@ -142,13 +142,14 @@ def test_numbers_in_graphs_have_double_precision(tmp_path):
 
 def test_forecasts_of_an_autoregression_are_those_of_queries_at_any_lead(tmp_path):
     pytest.importorskip("onnxruntime")
-    term, random = AutoregressionTerm(3, 2, 1.0, [12.1], [2], delayed=2, leads=4, stays=True), np.random.default_rng(0)
-    term = term.double()
+    term = AutoregressionTerm(3, 2, 1.0, [12.1], [2], delayed=2, leads=4, stays=True, corrected=True).double()
+    random = np.random.default_rng(0)
     companion = torch.zeros(5, 5, dtype=torch.float64)
     companion[:3] = torch.tensor(random.uniform(-0.3, 0.3, (3, 5)))
     companion[3:, :2] = torch.eye(2)
     damping, staying = 0.9 ** torch.arange(1.0, 5)[:, None] * torch.tensor([1.0, 0.9, 0.7]), 0.5 ** torch.arange(1.0, 5)
-    term.set(companion, torch.eye(3).expand(4, 3, 3), damping, staying, torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    term.set(companion, torch.eye(3).expand(4, 3, 3), damping, staying, torch.tensor([[-1.0] * 3, [1.0] * 3]),
+             torch.tensor(random.uniform(-0.3, 0.3, (4, 2, 4))))
     torch.nn.init.constant_(term.bias, 0.1)
     parts = SimpleNamespace(field=VectorField(9, [term]).double().eval(), scale=TimeScale(318096.1, 730.3),
                             extent=SimpleNamespace(reach=50 * 730.3))

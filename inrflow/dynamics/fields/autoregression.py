@@ -31,6 +31,7 @@ class AutoregressionTerm(MapTerm):
         delayed: r, number of codes whose past is kept; None: all.
         leads: H, number of steps with given damping, errors and persistence; they are extrapolated beyond.
         stays: whether forecasts contain a share of the latest codes (persistence).
+        corrected: whether direct forecasts correct the iterates.
     """
 
     damping: Tensor
@@ -38,14 +39,17 @@ class AutoregressionTerm(MapTerm):
     staying: Tensor
     reach: Tensor
     latest: Tensor
+    corrections: Tensor
+    fading: Tensor
 
     def __init__(
         self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = (),
-        delayed: int | None = None, leads: int = 1, stays: bool = False,
+        delayed: int | None = None, leads: int = 1, stays: bool = False, corrected: bool = False,
     ) -> None:
         delayed = size if delayed is None else delayed
         super().__init__(size + (lags - 1) * delayed, step)
         self.size, self.lags, self.delayed, self.leads, self.stays = size, lags, delayed, leads, stays
+        self.corrected = corrected
         self.periods, self.harmonics = [float(p) for p in periods], [int(k) for k in harmonics]
         self.register_buffer("damping", torch.ones(leads, size))
         self.register_buffer("errors", torch.zeros(leads, size, size))
@@ -53,6 +57,8 @@ class AutoregressionTerm(MapTerm):
         self.register_buffer("reach", torch.tensor([[-math.inf], [math.inf]]).repeat(1, size), persistent=stays)
         latest = torch.cat([torch.arange(size), torch.arange(delayed).repeat(lags - 1)])  # code of each entry
         self.register_buffer("latest", latest, persistent=False)
+        self.register_buffer("corrections", torch.zeros(leads, delayed, lags * delayed), persistent=corrected)
+        self.register_buffer("fading", torch.zeros(delayed), persistent=corrected)
 
     @property
     def known(self) -> int:
@@ -60,15 +66,21 @@ class AutoregressionTerm(MapTerm):
         return 2 * sum(self.harmonics)
 
     def set(self, companion: Tensor, errors: Tensor, damping: Tensor | None = None, staying: Tensor | None = None,
-            reach: Tensor | None = None) -> None:
+            reach: Tensor | None = None, corrections: Tensor | None = None) -> None:
         """Set the companion map, error covariances (H, R, R) and damping (H, R) at leads 1 .. H, shares (H,) of the
-        latest codes (default 0), and the range (2, R) within which codes are subject to the map (default: all)."""
+        latest codes (default 0), the range (2, R) within which codes are subject to the map (default: all), and
+        corrections (H, r, p r) of damped iterates, by the leading codes of all lags; beyond lead H they fade as
+        iterates do from there to twice that lead."""
         with torch.no_grad():
             self.matrix.copy_(companion)
             self.errors.copy_(errors)
             for own, given in ((self.damping, damping), (self.staying[:, 0], staying), (self.reach, reach)):
                 if given is not None:
                     own.copy_(given)
+            if corrections is not None:
+                now, later = (self._iterate(n)[0][: self.delayed].norm(dim=1) for n in (self.leads, 2 * self.leads))
+                self.corrections.copy_(corrections)
+                self.fading.copy_((later / now.clamp(min=1e-300)).clamp(max=1.0) ** (1 / self.leads))
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin (..., k) of the harmonics of all periods at times t (...,)."""
@@ -114,7 +126,29 @@ class AutoregressionTerm(MapTerm):
     def damped(self, states: Tensor, now: Tensor, steps: Tensor) -> Tensor:
         """Forecasts (S, n - k) after `steps` (S or 1,) from states (S, n - k), given iterates `now` (S, 1 + n - k)."""
         beyond, (moved, stays) = self.beyond(states), self._shares(steps)
-        return moved * now[:, 1:] + stays * (states - beyond)[:, self.latest] + beyond
+        result = moved * now[:, 1:] + stays * (states - beyond)[:, self.latest] + beyond
+        if self.corrected:
+            leading = (states - beyond)[:, self._leading, None]
+            result = result + (1 - stays) * (self._corrections(steps) @ leading)[..., 0]
+        return result
+
+    @property
+    def _leading(self) -> Tensor:
+        """Indices of the leading codes of all lags in a state."""
+        return torch.cat([torch.arange(self.delayed), torch.arange(self.size, len(self.latest))])
+
+    def _corrections(self, steps: Tensor) -> Tensor:
+        """Corrections (S, n - k, p r) after `steps` (S,), for all lags."""
+        table = torch.nn.functional.pad(self.corrections.double(), (0, 0, 0, self.size - self.delayed, 1, 0))
+        fading = torch.nn.functional.pad(self.fading.double(), (0, self.size - self.delayed))[self.latest]
+        lead = steps[:, None] - self._lag
+        return table[lead.clamp(0, self.leads), self.latest] * (
+            fading ** (lead - self.leads).clamp(min=0))[..., None]
+
+    @property
+    def _lag(self) -> Tensor:
+        """Number of steps (n - k,) by which each entry of a state is late."""
+        return torch.cat([torch.zeros(self.size), torch.arange(1, self.lags).repeat_interleave(self.delayed)]).long()
 
     def beyond(self, states: Tensor) -> Tensor:
         """Part of states (S, n - k) outside the range `reach`; past codes use that of the latest."""
@@ -123,8 +157,7 @@ class AutoregressionTerm(MapTerm):
 
     def _shares(self, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Factors (S, n - k) of the iterated map and of the latest codes after `steps` (S,), for all lags."""
-        lag = torch.cat([torch.zeros(self.size), torch.arange(1, self.lags).repeat_interleave(self.delayed)]).long()
-        damped, stays = (self._at_lead(factors.double().expand(-1, self.size), steps[:, None] - lag, first)
+        damped, stays = (self._at_lead(factors.double().expand(-1, self.size), steps[:, None] - self._lag, first)
                          for factors, first in ((self.damping, 1.0), (self.staying, 0.0)))
         return (1 - stays) * damped, stays
 
@@ -186,6 +219,8 @@ class AutoregressionTerm(MapTerm):
                 (moved,), (stays,) = self._shares(torch.tensor([steps]))
                 flow = moved[:, None] * self._iterate(steps)[0]
                 flow += stays[:, None] * torch.eye(len(flow), dtype=torch.float64)[self.latest]
+                if self.corrected:
+                    flow[:, self._leading] += (1 - stays)[:, None] * self._corrections(torch.tensor([steps]))[0]
                 r = self.delayed
                 past = [self._error(steps - lag)[:r, :r] for lag in range(1, self.lags)]
                 if len(kept) > self.leads:

@@ -6,7 +6,7 @@ for the leading codes of one long series: a linear inverse model (Penland and Sa
 other codes has damped persistence. Forecasts of contiguous blocks that were left out give the damping of the iterated
 map (a regression factor for each code and lead), the covariance of the remaining errors, and the number of leading
 codes, number of lags and ridge with the smallest error. Leads are weighted by the share of their variance that can be
-forecast at all.
+forecast at all. At leads where direct regressions forecast left-out blocks surely better, these replace the iterates.
 
 Cross-validated blocks share the mean of the series, but later frames may have another mean: forecasts of blocks from
 earlier frames alone give the share of the latest codes that persists, and an overall damping (stacking, Wolpert 1992).
@@ -15,7 +15,7 @@ earlier frames alone give the share of the latest codes that persists, and an ov
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fitting.direct import Direct, Starts
 
 LAGS = (1, 2, 3)
 RIDGES = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # of the deviation from damped persistence
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # largest number of forecasts in a block, and of their values
-_STARTS_OF_ERRORS = 500  # largest number in a block
+_STARTS_OF_ERRORS, _STARTS_OF_FITS = 500, 1000  # largest numbers in a block
 _PRIOR_STARTS = 50.0  # weight of the prior (the undamped map) in numbers of forecasts
 _FRAMES_OF_LAG = 80  # frames for each lag beyond the first: with fewer, folds choose by chance
 _BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance:
@@ -61,6 +62,7 @@ class Autoregression:
         matrices: (p, r, r), that of the latest code first.
         damping: (H, r) factors of forecasts at leads 1 .. H; covariances: (H, r, r) of their errors.
         errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, relative to the variance of all codes.
+        plan: (H,) direct forecasts, None where the map is iterated; corrections: (H, r, p r), their differences to it.
     """
 
     choice: Choice
@@ -68,6 +70,8 @@ class Autoregression:
     damping: Tensor
     covariances: Tensor
     errors: Tensor
+    plan: tuple[Direct | None, ...] = ()
+    corrections: Tensor | None = None
 
     def for_new_frames(self, ratio: Tensor, variances: Tensor, lasting: Tensor) -> Autoregression:
         """Extension to all R codes and to frames not used to fit the modes, where codes are `ratio` (R,) times as
@@ -126,9 +130,11 @@ def persistence_shares(codes: Tensor, known: Tensor, regression: Autoregression)
     for low, high in itertools.pairwise(edges):
         around = codes - codes[:low][known[:low]].mean(0)
         search = AutoregressionSearch(around[:low], known[:low], lags=(choice.lags,))
-        term = AutoregressionTerm(size, choice.lags, 1.0, delayed=choice.size, leads=leads, stays=True).double()
-        step = companion(search.fit(choice, stable=True), search.decays()[choice.size :])
-        term.set(step, term.errors, regression.damping, reach=relaxation_range(around[:low]))
+        matrices = search.fit(choice, stable=True)
+        fixed = search.corrections(choice, matrices, regression.damping, regression.plan)
+        term = AutoregressionTerm(size, choice.lags, 1.0, (), (), choice.size, leads, True, fixed is not None).double()
+        step = companion(matrices, search.decays()[choice.size :])
+        term.set(step, term.errors, regression.damping, None, relaxation_range(around[:low]), fixed)
         states, whole = lagged(around, known, choice.lags, around[:, : choice.size])
         starts, inside, ends = _starts(whole, known, (low, high), leads, _STARTS, len(codes))
         path = term.path(states[starts], torch.arange(leads + 1.0).expand(len(starts), -1))[:, 1:, :size].detach()
@@ -231,10 +237,14 @@ class AutoregressionSearch:
         usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
 
-    def _path(self, choice: Choice, matrices: Tensor, starts: Tensor) -> Tensor:
-        """Forecasts (S, H, r) of the leading codes."""
+    def _past(self, choice: Choice, starts: Tensor) -> Tensor:
+        """Leading codes (S, p r) of starts (S,) and of the frames before."""
         size, most = choice.size, self.codes.shape[1]
-        past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+        return torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+
+    def _path(self, choice: Choice, matrices: Tensor, past: Tensor) -> Tensor:
+        """Forecasts (S, H, r) of the leading codes from past ones (S, p r)."""
+        size = choice.size
         weights, path = matrices.transpose(0, 1).flatten(1).T.contiguous(), []
         for _ in range(self.leads):
             code = past @ weights
@@ -243,42 +253,66 @@ class AutoregressionSearch:
         return torch.stack(path, 1)
 
     def _forecasts(self, choice: Choice, most: int, stable: bool = False
-                   ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each block: which leads count, their frames, and forecasts (S, H, r) by a fit to the other blocks."""
+                   ) -> Iterator[tuple[Starts, Tensor]]:
+        """For each block: its starts, and forecasts (S, H, r) by a fit to the other blocks."""
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, most, high)
-            yield inside, ends, self._path(choice, self.fit(choice, number, stable), starts)
+            past, truth = self._past(choice, starts), self.codes[ends, : choice.size]
+            matrices = self.fit(choice, number, stable)
+            yield Starts(past, truth, inside, torch.full_like(starts, number)), self._path(choice, matrices, past)
+
+    def corrections(
+        self, choice: Choice, matrices: Tensor, damping: Tensor, plan: Sequence[Direct | None]
+    ) -> Tensor | None:
+        """Differences (H, r, p r) of planned direct forecasts, fitted to all blocks, to damped iterates of a map."""
+        if not any(plan):
+            return None
+        starts = Starts.joined(own for own, _ in self._forecasts(choice, _STARTS_OF_FITS))
+        kept = [own if seen else None for own, seen in zip(plan, starts.inside.any(0).tolist(), strict=False)]
+        path = self._path(choice, matrices, torch.eye(choice.lags * choice.size).double()).transpose(0, 1)
+        result = torch.zeros(len(plan), *path.shape[:0:-1], dtype=torch.float64)
+        for lead, maps in enumerate(starts.planned(kept)):
+            if kept[lead]:
+                result[lead] = (maps - damping[lead, : choice.size] * path[lead]).T
+        return result
 
     def errors(self, choice: Choice) -> Tensor:
         """Cross-validated mean squared error (H,) of damped forecasts, started in each block and fitted to all others,
         relative to the variance of all codes."""
         moments, size = _Moments(), choice.size
-        for inside, ends, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
-            moments.add(self.codes[ends, :size], path, inside)
+        for starts, path in self._forecasts(choice, min(_STARTS, _NUMBERS // size)):
+            moments.add(starts.truth, path, starts.inside)
         every = moments.errors().sum(1) + self._persistence[0][:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
-    def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
-        """Cross-validated damping (H, r) of forecasts and covariances (H, r, r) of their errors; shrunk towards
-        one-step errors propagated by the map if there are few starts."""
+    def fitted(self, choice: Choice) -> Autoregression:
+        """Autoregression of given hyperparameters, fitted to all blocks: with cross-validated damping (H, r) of
+        forecasts, direct forecasts, and covariances (H, r, r) of errors; these are shrunk towards one-step errors
+        propagated by the map if there are few starts."""
         moments, size, parts = _Moments(), choice.size, []
-        for inside, ends, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
-            parts.append((self.codes[ends, :size], path, inside))
-            moments.add(*parts[-1])
-        damping = moments.damping()
-        total = torch.zeros(self.leads, size, size, dtype=torch.float64)
-        for truth, path, inside in parts:
-            missed = torch.where(inside[..., None], truth - damping * path, 0.0).transpose(0, 1)
-            total += missed.mT @ missed
-        known = moments.count > 0
+        for starts, path in self._forecasts(choice, _STARTS_OF_ERRORS, stable=True):
+            parts.append((starts, path))
+            moments.add(starts.truth, path, starts.inside)
+        damping, matrices = moments.damping(), self.fit(choice, stable=True)
+        missed = torch.cat([(own.truth - damping * path) * own.inside[..., None] for own, path in parts])
+        errors, before, whole = self.errors(choice), missed.square().sum((0, 2)), Starts.joined(own for own, _ in parts)
+        plan = whole.plan(missed) if len(self.codes) >= _BY_CHANCE else [None] * self.leads
+        missed = whole.replaced(missed, plan)
+        total, known = missed.transpose(0, 1).mT @ missed.transpose(0, 1), moments.count > 0
+        gain = (before - missed.square().sum((0, 2)))[known] / moments.count[known]
         total, damping, count = total[known], damping[known], moments.count[known, None, None]
-        one, step = total[0] / count[0], companion(self.fit(choice, stable=True))
+        one, step = total[0] / count[0], companion(matrices)
         added = torch.nn.functional.pad(one, 2 * (0, len(step) - size))
         grown, later = added, [one]
         for _ in range(len(total) - 1):
             grown = step @ grown @ step.T + added
             later.append(grown[:size, :size])
-        return damping, (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
+        covariances = (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
+        corrections = self.corrections(choice, matrices, moments.damping(), plan)
+        return Autoregression(
+            choice, matrices, damping, covariances, errors - gain / max(self.mean_square + self.rest, 1e-300),
+            tuple(own for own, seen in zip(plan, known, strict=True) if seen),
+            None if corrections is None else corrections[known])
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The smallest choice among those of nearly least error, fitted to all blocks. In short series, whose blocks
@@ -313,10 +347,6 @@ class AutoregressionSearch:
             now = scores(errors, usual)
             chosen = half if now[chosen] > _FAR_BETTER * now[half] else chosen
         return self.fitted(chosen)
-
-    def fitted(self, choice: Choice) -> Autoregression:
-        """Autoregression of given hyperparameters, fitted to all blocks."""
-        return Autoregression(choice, self.fit(choice, stable=True), *self.held_out(choice), self.errors(choice))
 
 
 class _Moments:

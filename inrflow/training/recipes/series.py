@@ -31,6 +31,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.point_modes import Cycle, PointModes, principal_components, shrunk_cycle
 from inrflow.encoding.prior.short_records import short_records, with_own_codes
+from inrflow.encoding.prior.truncation import Truncation
 from inrflow.evaluation.references.training_data import cycle_of, regular_frames
 from inrflow.model.state_prior import state_prior
 from inrflow.model.surrogate import Surrogate
@@ -105,7 +106,7 @@ class SeriesRecipe:
             interpolation_error=unseen, refit_decoder=lambda surrogate: _refitted(
                 surrogate, problem, grid, _Series.fitted(problem, grid, choice.size, each=early.modes.channels > 1)),
             calibrated=_CALIBRATED,
-            ahead=True, innovations=early.process(),
+            ahead=True, innovations=early.process(), truncation=early.truncation(),
             metadata={"symmetries": [], "series": {
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
                 "ridge": choice.ridge, "half": choice.half, "each": early.modes.channels > 1}},
@@ -126,7 +127,8 @@ def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Serie
     surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
     states, prior = whole.scaled_to_new_frames(whole.states(grid)), whole.prior()
     mean, covariance = state_prior(states, prior, whole.size)
-    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process())
+    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process(),
+                       truncation=whole.truncation())
     refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
     return replace(surrogate, prior=refitted)
 
@@ -218,7 +220,8 @@ class _Series:
         spread = (values - values.nanmean(0)).square().nansum().clamp(min=1e-300)
         share = min(float(every.square().nansum() / spread), 1.0)
         factor, stays = persistence_shares(modes.codes, torch.isfinite(values).any(1), regression)
-        regression = replace(regression, damping=factor[:, None] * regression.damping)
+        direct = None if regression.corrections is None else factor[:, None, None] * regression.corrections
+        regression = replace(regression, damping=factor[:, None] * regression.damping, corrections=direct)
         return cls(grid.x, channels, grid.step, cycle, modes, regression, share, ratio, lasting[0], stays)
 
     @property
@@ -245,11 +248,12 @@ class _Series:
         """The vector field, float64."""
         choice, errors = self.regression.choice, self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors), True
-        )
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors),
+            stays=True, corrected=self.regression.corrections is not None)
         field = VectorField(self.known + self.codes + self.past, [term.double()])
         step = companion(self.regression.matrices, self.decays[choice.size :])
-        term.set(step, errors, self.regression.damping, self.stays, relaxation_range(self.modes.codes))
+        term.set(step, errors, self.regression.damping, self.stays, relaxation_range(self.modes.codes),
+                 self.regression.corrections)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
@@ -272,6 +276,10 @@ class _Series:
         noise = self.modes.noise.unflatten(0, (-1, self.channels)).mean(0)
         covariance = torch.block_diag(self._scales()[1 : 1 + self.known].diag(), self.modes.covariance)
         return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, noise)
+
+    def truncation(self) -> Truncation:
+        """The residuals, as part of the noise."""
+        return Truncation.at(self.x, self.prior().noise)
 
     def process(self) -> Tensor:
         """Process noise (n,), a variance per unit of time."""

@@ -107,3 +107,24 @@ def test_shares_of_the_latest_codes_stay_and_all_of_them_beyond_the_reach():
     inside = (state() / 10)[:, 4:]
     flow = term.propagate(torch.eye(4).double()[None], torch.tensor([2 * STEP]))[1][0]
     assert flow @ inside[0] == pytest.approx(term.path(inside, torch.tensor([[0.0, 2 * STEP]]).double())[0, 1])
+
+
+def test_corrections_are_added_to_damped_iterates_also_of_lags_and_fade_as_iterates_do():
+    random = torch.Generator().manual_seed(0)
+    corrections = torch.randn(2, 2, 4, generator=random).double()
+    term = AutoregressionTerm(2, 2, STEP, leads=2, corrected=True).double()
+    step = companion(torch.stack([FIRST, SECOND]).double())
+    term.set(step, ERRORS, DAMPING, corrections=corrections)
+    start, times = state()[:, 4:], torch.tensor([[0.0, STEP, 2 * STEP, 3 * STEP]]).double()
+    path = term.path(start, times)[0]
+    now = [step, step @ step]
+    for lead in range(2):
+        expected = DAMPING[lead] * (now[lead] @ start[0])[:2] + corrections[lead] @ start[0]
+        assert path[lead + 1, :2] == pytest.approx(expected, abs=1e-12)
+    assert path[2, 2:] == pytest.approx(path[1, :2], abs=1e-12)  # the past of the second step is the first
+    fading = (torch.linalg.matrix_power(step, 4)[:2].norm(dim=1) / now[1][:2].norm(dim=1)) ** 0.5
+    third = damping(3) * (now[1] @ step @ start[0])[:2] + fading * (corrections[1] @ start[0])
+    assert path[3, :2] == pytest.approx(third, abs=1e-12)
+    for lead in (1, 2, 3):
+        flow = term.propagate(torch.eye(4).double()[None], torch.tensor([lead * STEP]))[1][0]
+        assert flow @ start[0] == pytest.approx(path[lead], abs=1e-12)
