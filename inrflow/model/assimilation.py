@@ -224,14 +224,8 @@ def _forgotten(
 
 
 def assimilate_noisy(
-    decoder: Decoder,
-    dynamics: Dynamics,
-    prior: StatePrior,
-    window: TrajectoryBatch,
-    covariance: bool = True,
-    encoder: Encoder | None = None,
-    context: ContextPrior | None = None,
-    screened: bool = False,
+    decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, covariance: bool = True,
+    encoder: Encoder | None = None, context: ContextPrior | None = None, screened: bool = False,
 ) -> StateEstimate:
     """`assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
     without that of training where the window has clearly less; if `screened`, without gross errors.

@@ -304,8 +304,7 @@ class StateEstimate:
 
     def last_context(self, size: int) -> tuple[Tensor, Tensor]:
         """Mean (S, P) and covariance (S, P, P) of the last P = `size` dimensions at the last frame."""
-        first = self.mean.shape[-1] - size
-        mean = self.mean[:, -1, first:]
+        mean = self.mean[:, -1, (first := self.mean.shape[-1] - size) :]
         if self.members is not None:
             away = self.members[:, -1, :, first:] - mean[:, None]
             return mean, away.mT @ away / away.shape[1]
@@ -325,8 +324,8 @@ class StateEstimate:
     def select(self, rows: slice | Tensor) -> StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
-        chosen = torch.arange(len(self.t))[rows].tolist()
-        residual = None if self.residual is None else [self.residual[i] for i in chosen]
+        number = torch.arange(len(self.t))[rows].tolist()
+        residual = self.residual and [self.residual[i] for i in number]
         members, louder, quieter = (None if a is None else a[rows] for a in (self.members, self.louder, self.quieter))
         return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual,
                              members, None, louder, quieter)

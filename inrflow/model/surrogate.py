@@ -245,7 +245,8 @@ class Surrogate(Shown):
         inner, kept = self.internal(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
             inner = inner.with_values(torch.stack([hampel_filter(u, self.normalisation.least, True) for u in inner.u]))
-        return inner if kept else without_outliers(inner, self.normalisation.limit)
+        wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
+        return without_outliers(inner, self.normalisation.limit) if wild else inner
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
         """Codes of all frames of a window in data units, each encoded on its own, without outliers."""
