@@ -101,8 +101,7 @@ class Refinement:
         """Evenly spaced subset of the segments, as many as the time allows."""
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         cost = self._cost(some) / len(some.codes)
-        at_once = min(AT_ONCE // (len(some.codes) * self.fields[0].library.points), len(self.active))  # in `slopes`
-        many = min(max(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), at_once), _BATCH // len(some.codes))
+        many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each segment
             cost = self._cost(some.take(torch.arange(len(some.dt)).repeat(many))) / len(some.codes) / many
         affordable = seconds / (cost * self._expected)
