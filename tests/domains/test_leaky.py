@@ -40,7 +40,7 @@ def test_natural_and_held_walls_are_the_limits_and_parts_have_their_own() -> Non
 
 
 def test_how_much_walls_leak_is_found_in_data() -> None:
-    region, generator = square(16, hole=True), np.random.default_rng(1)
+    region, generator = square(12, hole=True), np.random.default_rng(1)
     harmonics = region.harmonics(30, "leaky 1.5/inf")
     size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 7)).T
     u = np.einsum("stk,nk->stn", generator.standard_normal((4, 1, 30)) * size, harmonics.values(region.nodes))

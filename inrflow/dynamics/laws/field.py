@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.domains.transform import SeparableTransform
-from inrflow.dynamics.laws.library import Library, TermSum, partial_derivatives
+from inrflow.dynamics.laws.library import Library, TermSum, partial_derivatives, varies
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
@@ -22,6 +22,7 @@ from inrflow.numerics.effort import effort
 _WHOLE = 256  # codes up to which one matrix of all is faster than matrices of components
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated; bounded ones
 _MOST_STEPS = 2**14  # of one interval
+AT_ONCE = 2**16  # values of a field in a block of states: those of larger blocks do not stay in the cache
 _EXPONENTIAL = 20  # products of matrices for their exponential
 _DELTA = 1e-5  # of differences along rates, relative to codes
 _BOUND = 30.0  # norm of codes over the largest of the data, beyond which forecasts have diverged
@@ -45,7 +46,7 @@ class LawField(nn.Module):
         library = Library.of(terms, harmonics)
         library.about = about
         field = (library.field or cls)(library, theta)
-        field.values = None if values is None else field.following(values)
+        field.values = None if values is None else (library.diagnostic or DiagnosticField)(library, values)
         return field
 
     def at(self, theta: Tensor) -> LawField:
@@ -54,13 +55,13 @@ class LawField(nn.Module):
         field.values = self.values
         return field
 
-    def following(self, values: Tensor) -> DiagnosticField:
-        """Diagnostic channels with coefficients (J, C) of the same terms."""
-        return DiagnosticField(self.library, values)
+    def take(self, rows: Tensor) -> LawField:
+        """Vector field of some of the states."""
+        return self
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()
-        active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]
+        self.active = active = [j for j, own in enumerate(theta) if bool(own.any()) and j not in library.sines]
         self.library, self.channels = library, theta.shape[1]
         self.values: DiagnosticField | None = None  # of channels that follow from others
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
@@ -75,7 +76,7 @@ class LawField(nn.Module):
         self.products_of = self.coefficients(self._products)
         self.sum = TermSum(library, self.products_of)
         self.forced = {} if library.from_steady is None else {
-            term: {c: weight for c, weight in fields.items() if not weight.ndim}  # matrices of the others include it
+            term: {c: weight for c, weight in fields.items() if not varies(weight)}  # matrices of others include it
             for term, fields in self.coefficients(self._linear).items()
             if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
@@ -126,8 +127,8 @@ class LawField(nn.Module):
             term = self.library.terms[j]
             assert isinstance(term, Term)
             group = result.setdefault(term.base, {})
-            for out in self.theta[j].nonzero()[:, 0].tolist():
-                part = self.theta[j, out]
+            for out in self.theta[..., j, :].reshape(-1, self.channels).any(0).nonzero()[:, 0].tolist():
+                part = self.theta[..., j, out, None] if self.theta.ndim > 2 else self.theta[j, out]
                 if term.varies:
                     assert self.library.low is not None
                     part = part * self.library.low[term.place]
@@ -189,10 +190,7 @@ class LawField(nn.Module):
         """The linear part as a matrix (C K, C K)."""
         if self.coupled:
             return self.blocks[0]
-        every = torch.arange(len(self.blocks))
-        result = self.blocks.new_zeros(self.channels, len(every), self.channels, len(every))
-        result[:, every, :, every] = self.blocks
-        return result.flatten(2, 3).flatten(0, 1)
+        return self.blocks.permute(1, 2, 0).diag_embed().transpose(1, 2).reshape(self.size, self.size)
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
         """Jacobian (B, C lead, C lead) of `products`, restricted to the leading harmonics (all), at codes (B, C K).
@@ -260,7 +258,7 @@ class LawField(nn.Module):
         """Operators of a step of length h, cached: the flow of a linear law (exact), or the six of ETDRK4."""
         if h not in self._cache:
             linear = self._linear_part
-            effort.add(products=_EXPONENTIAL * len(linear) * (1 if exact else 6) * linear.shape[-1] ** 3,
+            effort.add(products=_EXPONENTIAL * linear.numel() * linear.shape[-1] * (1 if exact else 6),
                        calls=100 if exact else 200)
             made = [torch.linalg.matrix_exp(h * linear)] if exact else etdrk4.coefficients(
                 linear, h, etdrk4.phi_matrix_functions)
@@ -291,9 +289,10 @@ class LawField(nn.Module):
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps; the linear part is exact."""
         steps = 1 if self.exact else steps
         self.count_effort(len(z), steps)
-        for _ in range(steps):
-            z = self.after(z, self._operators(dt / steps, self.exact))
-        return z
+        blocks = list(z.split(len(z) if self.coupled else max(AT_ONCE // self.library.points, 1)))
+        for i, _ in itertools.product(range(len(blocks)), range(steps)):
+            blocks[i] = self.after(blocks[i], self._operators(dt / steps, self.exact))
+        return torch.cat(blocks)
 
     @property
     def exact(self) -> bool:
@@ -311,7 +310,7 @@ class LawField(nn.Module):
         later = torch.empty_like(z)
         for gap in gaps.unique().tolist():
             rows = gaps == gap
-            later[rows] = self.advance(z[rows], gap, max(math.ceil(gap / max_step - 1e-9), 1))
+            later[rows] = self.take(rows).advance(z[rows], gap, max(math.ceil(gap / max_step - 1e-9), 1))
         return later
 
     def clipped(self, z: Tensor, rests: Tensor) -> Tensor:
@@ -330,6 +329,40 @@ class LawField(nn.Module):
         later = self.advance(z, dt, steps) if dt else z
         later = later if self.values is None else self.values.completed(later)
         return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * largest, later, math.nan)
+
+
+class JoinedField(LawField):
+    """Vector field of N states, each with the coefficients of one of some fields of the same terms, those of indices
+    `which` (N,). For time steps alone; linear terms must not couple harmonics."""
+
+    def __init__(self, fields: Sequence[LawField], which: Tensor):
+        nn.Module.__init__(self)
+        for name in ("library", "channels", "values", "allowed", "shift", "network", "forced", "rests", "coupled"):
+            setattr(self, name, getattr(fields[0], name))
+        self.fields, self.which, self.rows, self._cache = fields, which, None, {}
+        self.theta, self.blocks = torch.stack([one.theta for one in fields])[which], torch.stack(
+            [one.blocks for one in fields])
+        self.products_of = self.coefficients(fields[0]._products)
+        self.sum = TermSum(self.library, self.products_of)
+
+    def take(self, rows: Tensor) -> JoinedField:
+        return self if len(self.which[rows]) == len(self.which) else JoinedField(self.fields, self.which[rows])
+
+    def prepared(self, blocks: Tensor) -> Tensor:
+        """Blocks (G, K, C, C) of the fields as `act` takes them, each for its states: (C, N, C, K)."""
+        return blocks.permute(3, 0, 2, 1)[:, self.which].contiguous()
+
+
+def joined(fields: Sequence[LawField], which: Tensor, most: int = AT_ONCE) -> Iterator[tuple[Tensor, LawField]]:
+    """Vector fields of N states, from fields of the same terms and their indices (N,), with the indices of the states
+    of each: one for all, where that is possible and at most `most` values of a field are computed."""
+    plain = [tuple(one.active) for one in fields if type(one) is LawField and not (
+        one.coupled or one.forced or one.network or one.shift is not None)]
+    if 1 < len(plain) == len(fields) and len({*plain}) == 1 and len(which) * fields[0].library.points <= most:
+        yield torch.arange(len(which)), JoinedField(fields, which)
+        return
+    for number, one in enumerate(fields):
+        yield (which == number).nonzero()[:, 0], one
 
 
 class DiagnosticField(LawField):

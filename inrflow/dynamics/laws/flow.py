@@ -124,9 +124,6 @@ class FlowField(LawField):
                 total[:, : library.free, library.first_steady :] += weight * library.by_steady[term]
         return total
 
-    def following(self, values: Tensor) -> DiagnosticField:
-        return FlowPressure(self.library, values)
-
 
 class FlowPressure(FlowField, DiagnosticField):
     """Codes (..., K) of modes of the pressure of transport, times a coefficient, in place of rates."""
@@ -149,4 +146,4 @@ class FlowPressure(FlowField, DiagnosticField):
 
 
 LIBRARIES[FlowHarmonics] = FlowLibrary
-FlowLibrary.field = FlowField
+FlowLibrary.field, FlowLibrary.diagnostic = FlowField, FlowPressure

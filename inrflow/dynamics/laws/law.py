@@ -87,11 +87,11 @@ class Law:
         return any(isinstance(term, Sine) for term in self.terms)
 
     def theta_at(self, context: np.ndarray) -> np.ndarray:
-        """Coefficients (J, C) at a context (P,)."""
+        """Coefficients (..., J, C) at contexts (..., P); (J, C) without contexts."""
         return self.theta + np.tensordot(context, self.by_context, 1) if self.count else self.theta
 
-    def context_of(self, system: int) -> np.ndarray:
-        """Context (P,) of a system; empty without contexts."""
+    def context_of(self, system: int | np.ndarray) -> np.ndarray:
+        """Contexts (..., P) of systems; empty (0,) without contexts."""
         return self.contexts[system] if self.count else np.zeros(0)
 
     def field(self, context: np.ndarray | None = None) -> LawField:

@@ -55,6 +55,7 @@ class Library(nn.Module):
     network: Layer | None = None
     about: Tensor | None = None  # (V, C): values about which nonlinear diffusion is linearised
     field: ClassVar[type | None] = None  # class of vector fields, if not `LawField`
+    diagnostic: ClassVar[type | None] = None  # class of diagnostic channels, if not `DiagnosticField`
 
     @classmethod
     def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics) -> Library:
@@ -304,7 +305,7 @@ class TermSum:
         self.fields: list[tuple[Part, list[tuple[int, Tensor]]]] = []  # with the index of a sum of its axis
         self.sums: dict[int, dict[tuple, tuple[int, int, Tensor | None]]] = {}  # by axis: index, channel, filter
         for term, fields in groups.items():
-            if term.solenoidal or (term.linear and not term.flux and not any(one.ndim for one in fields.values())):
+            if term.solenoidal or (term.linear and not term.flux and not any(map(varies, fields.values()))):
                 self.codes.append((term, fields))
                 continue
             kind = (term.power, term.centred, term.inertia, term.across) if term.filtered and not term.linear else ()
@@ -334,6 +335,11 @@ class TermSum:
             for (_, c, symbol), codes in zip(self.sums[axis].values(), projected.unbind(), strict=True):
                 parts[c].append(codes if symbol is None else codes * symbol)
         return torch.stack([sum(own[1:], own[0]) if own else torch.zeros_like(z[:, 0]) for own in parts], 1)
+
+
+def varies(weight: Tensor) -> bool:
+    """Whether a coefficient is a field (Q,) or (N, Q), not a number or one (N, 1) for each of N states."""
+    return weight.shape[-1:].numel() > 1
 
 
 def size_of(term: Term, factors: dict[tuple[int, int], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Domain, from_state, harmonics_of, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import AT_ONCE, LawField, joined
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term, term_from_state
 from inrflow.encoding.harmonic_codes import HarmonicCodes
@@ -119,14 +119,13 @@ class LawTerm(FieldTerm):
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 
-    def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
-        """Groups of equal contexts (S, P): indices among `count` states, and the field there."""
+    def _laws(self, c: Tensor | None, count: int, most: int = 0) -> Iterator[tuple[Tensor, LawField]]:
+        """Groups of equal contexts (S, P), or of at most `most` values: indices among `count` states, and the field."""
         if c is None or not len(self.by_context):
             yield torch.arange(count), self.law()
             return
         distinct, which = torch.unique(c.detach(), dim=0, return_inverse=True)
-        for index, context in enumerate(distinct):
-            yield (which == index).nonzero()[:, 0], self.law(context)
+        yield from joined([self.law(context) for context in distinct], which, most)
 
     def with_phases(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Codes (..., C K) with those of the forcing's phases at internal times t (...,), which are no states."""
@@ -191,11 +190,13 @@ class LawTerm(FieldTerm):
         """States (S, n + P) at times gap (S,) after `begin` (S,), in steps of at most `step` with an exact linear part;
         NaN where they diverge."""
         size, result = state.shape[1] - len(self.by_context), state.clone()
-        for same, law in self._laws(state[:, size:], len(state)):
-            for dt in torch.unique(gap[same]):
-                rows = same[gap[same] == dt]
+        for group, law in self._laws(state[:, size:], len(state), AT_ONCE):
+            for dt in torch.unique(gap[group]):
+                own = (gap[group] == dt).nonzero()[:, 0]
+                rows = group[own]
                 now = self.with_phases(begin[rows], state[rows, :size].double())
-                result[rows, :size] = law.bounded(now, float(dt), step, self.largest)[:, :size].to(state)
+                later = law.take(own).bounded(now, float(dt), step, self.largest)
+                result[rows, :size] = later[:, :size].to(state)
         return result
 
 

@@ -11,6 +11,7 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow import Dynamics, Integrator
 from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.field import JoinedField, LawField, joined
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.terms import per_density_terms as divided_by
@@ -185,3 +186,40 @@ def test_operators_on_products_of_differences_have_these_in_parentheses() -> Non
     assert Term((((0, VALUE),) * 2,), 1).written(names, axes) == "lap ((T-290)^2)"
     assert Term((((0, VALUE), (1, VALUE)),), 1).written(names, axes) == "lap ((T-290) (p+5))"
     assert Term((((0, VALUE), (1, VALUE)),)).written(names, axes) == "(T-290) (p+5)"
+
+
+CIRCLE = Box([0.0], [1.0], ["periodic"]).harmonics(131)
+GROWTH, DIFFUSION = Term((((0, VALUE),),)), Term((((0, VALUE),),), 1)
+DRIFT, STEEPENING = Term((((0, VALUE),),), axis=0), Term((((0, VALUE), (0, 0)),))
+SECOND, COUPLING = Term((((1, VALUE),),)), Term((((0, VALUE), (1, VALUE)),))
+EQUAL, VARIED = torch.full((6,), 0.02).double(), torch.tensor([0.02, 0.05, 0.02, 0.02, 0.05, 0.05]).double()
+
+
+def _states(count, field):
+    z = torch.randn(count, field.channels, 131, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (z / (1 + torch.arange(131)) ** 2).flatten(1)
+
+
+@pytest.mark.parametrize("gaps", [EQUAL, VARIED])
+@pytest.mark.parametrize("terms, theta, together", [
+    ([GROWTH, DIFFUSION, STEEPENING], [[0.1], [0.02], [-1.0]], True),
+    ([GROWTH, DRIFT, STEEPENING], [[0.1], [0.5], [-1.0]], False),  # couples sines and cosines
+    ([GROWTH, DIFFUSION, SECOND, COUPLING], [[0.1, 0.2], [0.02, 0.0], [0.3, 0.01], [1.0, -1.0]], True),
+    ([GROWTH, Term(GROWTH.products, place=2)], [[0.1], [0.3]], False),  # couples all harmonics
+])
+def test_states_with_coefficients_of_their_own(terms, theta, together, gaps):
+    theta = torch.tensor(theta).double()
+    field = LawField.of(terms, CIRCLE, theta)
+    fields, which = [field.at(share * theta) for share in (1.0, 1.1, 1.2)], torch.tensor([0, 1, 2, 1, 0, 2])
+    z = _states(6, field)
+    for rows, one in joined(fields, which):
+        assert isinstance(one, JoinedField) == together
+        later = one.after_gaps(z[rows], gaps[rows], 0.002)
+        apart = [fields[which[i]].after_gaps(z[i : i + 1], gaps[i : i + 1], 0.002) for i in rows]
+        torch.testing.assert_close(later, torch.cat(apart), rtol=1e-12, atol=1e-13)
+
+
+def test_blocks_of_states_do_not_change_them():
+    field = LawField.of([DIFFUSION, STEEPENING], CIRCLE, torch.tensor([[0.02], [-1.0]]).double())
+    z = _states(600, field)
+    torch.testing.assert_close(field.advance(z, 0.02, 10)[-5:], field.advance(z[-5:], 0.02, 10), rtol=1e-12, atol=1e-13)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import Harmonics
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import AT_ONCE, LawField, joined
 from inrflow.dynamics.laws.law import Law, Segments, segments
 from inrflow.dynamics.laws.rate_solver import rates_between
 from inrflow.dynamics.laws.setting import DETERMINED, EncodedData
@@ -121,16 +121,21 @@ class Refinement:
         """Expected number of rollouts of all segments."""
         return _ITERATIONS * (len(self.active) + 2.0 + 2 * self.uncertain)
 
-    def _rollouts(self, law: Law, z: Tensor, data: Segments, shift: np.ndarray | float = 0.0) -> Tensor:
-        """Rollouts (B, M, C K) of a law from z (B, C K), before corrections; all coefficients are shifted by (J, C)."""
+    def _rollouts(self, law: Law, z: Tensor, data: Segments, shifts: Tensor | float = 0.0) -> Tensor:
+        """Rollouts (B, M, C K) of a law from z (B, C K), before corrections; shifts (B, J, C): of coefficients."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
-        for system in data.system.unique().tolist():
-            mine, theta = data.system == system, law.theta_at(law.context_of(system)) + shift
-            field = self.fields[system if len(self.fields) > 1 else 0].at(torch.tensor(theta))
-            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
+        theta = torch.tensor(law.theta_at(law.context_of(data.system.numpy()))) + shifts
+        shape = data.system if len(self.fields) > 1 else torch.zeros_like(data.system)
+        for number in shape.unique().tolist():
+            own = (shape == number).nonzero()[:, 0]
+            distinct, which = theta.expand(len(z), -1, -1)[own].unique(dim=0, return_inverse=True)
+            fields = [self.fields[number].at(one) for one in distinct]
+            for rows, field in joined(fields, which, 0 if law.has_rates else AT_ONCE):
+                mine = own[rows]
+                paths[mine] = self._of_field(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
         return paths
 
-    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor) -> Tensor:
+    def _of_field(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor, mine: Tensor) -> Tensor:
         size = z.shape[1]
         if field.size > size:  # a law with rates: initial ones lead to the second frame
             z = torch.cat([z, rates_between(field, self.law.rates, self.max_step, dt[:, 0], z, then)], 1)
@@ -139,7 +144,8 @@ class Refinement:
             z = field.after_gaps(z, dt[:, m], self.max_step)
             path.append(z[:, :size])
             if self.gains is not None:
-                z = z + self.gains[mine, m] * (self.target[mine, m + 1] - z)
+                own = mine % len(self.gains)
+                z = z + self.gains[own, m] * (self.target[own, m + 1] - z)
         return torch.stack(path, 1)
 
     def _parts(self, law: Law, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -330,10 +336,13 @@ class Refinement:
     def slopes(self, law: Law, path: Tensor, weight: Tensor) -> Tensor:
         """Derivatives (B, M, C K, p) of weighted rollouts by p active coefficients, as finite differences."""
         size = np.abs([law.theta_at(law.context_of(s)) for s in self.systems]).max(0)
-        steps = [_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active]
-        every = team.map(partial(self._shifted, law), list(zip(self.active, steps, strict=True)))
-        return torch.stack([(later - path)[:, 1:] * weight / step
-                            for later, step in zip(every, steps, strict=True)], -1)
+        steps = torch.tensor([_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active])
+        shifts = torch.zeros(len(steps), *law.theta.shape, dtype=torch.float64)
+        shifts[(torch.arange(len(steps)), *torch.tensor(self.active.T))] = steps
+        together = max(AT_ONCE // (len(path) * self.fields[0].library.points), 1)
+        every = team.map(partial(self._shifted, law), shifts.split(together))
+        return torch.cat([(later - path)[:, :, 1:] * weight / step[:, None, None, None]
+                          for later, step in zip(every, steps.split(together), strict=True)]).permute(1, 2, 3, 0)
 
     def design(self, law: Law) -> Tensor:
         """Derivatives (E, p, U) of the active coefficients of each system with respect to the unknowns."""
@@ -345,12 +354,11 @@ class Refinement:
         zero = torch.zeros(added + (0 if law.contexts_given else len(self.systems) * law.count), dtype=torch.float64)
         return torch.autograd.functional.jacobian(values, zero)
 
-    def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
-        """Rollouts of all segments with one coefficient (term, channel) shifted by a step."""
-        where, step = shift
-        shifts = np.zeros_like(law.theta)
-        shifts[tuple(where)] = step
-        return self._rollouts(law, self.data.codes[:, 0], self.data, shifts)
+    def _shifted(self, law: Law, shifts: Tensor) -> Tensor:
+        """Rollouts (P, B, M, C K) of all segments, with coefficients shifted by (P, J, C)."""
+        data = self.data.take(torch.arange(len(self.data.codes)).repeat(len(shifts)))
+        each = shifts.repeat_interleave(len(self.data.codes), 0)
+        return self._rollouts(law, data.codes[:, 0], data, each).unflatten(0, (len(shifts), -1))
 
     def _clustered_covariance(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U) clustered by trajectory, from normal equations (B, p, p + 1) of p coefficients."""

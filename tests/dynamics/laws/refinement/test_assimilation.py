@@ -46,16 +46,24 @@ def test_assimilation_ends_where_dense_least_squares_of_all_unknowns_ends() -> N
     law = assimilation.run()
     variance = assimilation._variances(assimilation._path(law))
 
-    def missed(unknown: np.ndarray) -> np.ndarray:
-        field, z = _law(*unknown[:2]).field(), torch.cat([torch.tensor(unknown[2:].reshape(5, told)), others], 1)
-        path = [z]
+    def missed(*unknown: np.ndarray) -> np.ndarray:
+        """Residuals (U, R) at points of unknowns (2 + 5 * told,) with the same coefficients, the first two."""
+        first = torch.tensor(np.stack(unknown)[:, 2:].reshape(-1, 5, told))
+        path = [torch.cat([first, others.expand(len(first), -1, -1)], 2).flatten(0, 1)]
+        field = law.field().at(torch.tensor(unknown[0][:2, None]))
         for _ in range(6):
             path.append(field.advance(path[-1], 0.1, 2))
-        left = (torch.stack(path, 1) - assimilation.target)[..., :told].numpy()
-        return np.concatenate([(left[:, 1:] / variance.sqrt()[..., :told].numpy()).ravel(), left[:, 0].ravel() / NOISE])
+        left = (torch.stack(path, 1).unflatten(0, (-1, 5)) - assimilation.target)[..., :told]
+        weighted = left[:, :, 1:] / variance.sqrt()[..., :told]
+        return np.concatenate([weighted.flatten(1).numpy(), left[:, :, 0].flatten(1).numpy() / NOISE], 1)
+
+    def slopes(unknown: np.ndarray) -> np.ndarray:
+        steps = 1e-7 * np.eye(len(unknown))
+        moved = np.concatenate([*(missed(unknown + step) for step in steps[:2]), missed(*(unknown + steps[2:]))])
+        return (moved - missed(unknown)).T / 1e-7
 
     start = np.concatenate([[0.06, -0.2], data.codes[:, 0, :told].flatten().numpy()])
-    best = least_squares(missed, start, x_scale="jac")
+    best = least_squares(lambda unknown: missed(unknown)[0], start, slopes, x_scale="jac")
     std = np.sqrt(np.diag(np.linalg.inv(best.jac.T @ best.jac)))
     assert (np.abs(law.theta[:, 0] - best.x[:2]) < 0.33 * std[:2]).all()  # where it ends
     first = assimilation.data.codes[:, 0]
