@@ -21,6 +21,7 @@ from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends
 from inrflow.model.state_prior import StateEstimate
+from inrflow.model.variational import with_process_of
 from inrflow.runtime.shown import Shown, counted
 
 _POINTS_PER_BLOCK, _FEW_TIMES = 4096, 64
@@ -39,12 +40,10 @@ class Solution(Shown):
     farther from all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,
     whichever is longer; a million time spans where the dynamics are affine, with an exact flow."""
 
-    def __init__(
-        self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
-        update: Callable[[Observations], Solution] | None = None,
-    ) -> None:
+    def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
+                 update: Callable[[Observations], Solution] | None = None) -> None:
         self.surrogate, self.estimate, self.as_torch, self._update = surrogate, estimate, as_torch, update
-        self.path = StatePath(surrogate.dynamics, estimate, surrogate.prior)
+        self.path = StatePath(with_process_of(surrogate.dynamics, estimate), estimate, surrogate.prior)
         self.diverged = math.inf  # earliest queried time from which the forecast has diverged
         self._known: tuple[Tensor, list[Tensor]] | None = None
         self._moved: tuple[Tensor, Tensor] | None = None
@@ -387,7 +386,7 @@ class Solution(Shown):
         cached for the last times, as many blocks share them."""
         if self._known is None or not torch.equal(self._known[0], inner):
             if self.estimate.members is not None:
-                self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
+                self._known = inner, list(deviations(self.path.dynamics, self.estimate, inner[None]))
                 return self._known[1]
             mean, model = self.path.mean(inner) if states is None else states[None], self.surrogate
             self._known = inner, [model.prior.bounded(one, mean[:, k], model.code_size)

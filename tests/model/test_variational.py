@@ -15,6 +15,7 @@ from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products
+from inrflow.model.variational import with_process_of
 
 GAP, FRAMES, CONTEXT = 0.15, 12, 0.7
 NOISE = 1e-6  # variance
@@ -134,3 +135,16 @@ def test_states_before_the_first_frame_of_a_chaotic_window_are_those_of_another_
     std = torch.cat([one.diagonal(dim1=1, dim2=2).sqrt() for one in path.covariance(times, mean)])
     missed = np.abs(mean[0].numpy() - states[:early])
     assert missed[-1].max() < 0.01 and missed.max() < 2.0 and (missed / std.numpy()).max() < 4
+
+
+def test_changes_of_another_system_are_told_and_widen_its_process_noise():
+    decoder, dynamics, prior = parts(0)
+    _, window = observed(28.0, 3, gap=0.03)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert with_process_of(dynamics, assimilate_noisy(decoder, dynamics, prior, window)) is dynamics
+    other = TrajectoryBatch(1.2 * window.t, window.x, window.u)  # a fifth slower
+    with pytest.warns(UserWarning, match="change unlike the trained dynamics"):
+        found = with_process_of(dynamics, assimilate_noisy(decoder, dynamics, prior, other))
+    assert bool((found.process >= prior.process).all())
+    assert float(found.process.sum()) > 1e3 * float(prior.process.sum())
