@@ -19,9 +19,8 @@ from inrflow.model.ensemble import decoded_change, deviations, spread_of
 from inrflow.model.extent import DIVERGED, arithmetic_as_user_error, warn_diverged
 from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
-from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends
+from inrflow.model.state_path import EXACT_TIMES, StatePath, cell_ends, with_process_of
 from inrflow.model.state_prior import StateEstimate
-from inrflow.model.variational import with_process_of
 from inrflow.runtime.shown import Shown, counted
 
 _POINTS_PER_BLOCK, _FEW_TIMES = 4096, 64

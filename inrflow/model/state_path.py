@@ -4,6 +4,7 @@ conditioned on the observations."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,7 @@ _DIFFERENCE = 1e-4  # of time, for derivatives of maps from step to step
 _EARLIER, _MOST_EARLIER = 0.5, 64  # steps back from the first frame, internal time; most of them
 _PASSES, _PARTS = 8, (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)  # Gauss-Newton steps of each; parts of one that are tried
 _SETTLED, _RIDGE = 0.95, 1e-12  # ratio of misfits from which on one is settled; ridge, relative to the largest variance
+_CONTRADICTED = 4.0  # ratio of smoothed changes to process noise from which on the dynamics are another's
 _UNTOLD = 1e-6  # of the prior's variance: less than what observations take off counts as nothing
 
 
@@ -258,6 +260,29 @@ def _before(
             break
     left = cov[0] - gain @ flow[0] @ cov[0]
     return state, (left + left.T)[None] / 2
+
+
+def with_process_of(dynamics: Dynamics, estimate: StateEstimate) -> Dynamics:
+    """The dynamics with the process noise of one trajectory's smoothed states, where these change between observed
+    frames far more than by the process noise of training: another system, say. Warns of it.
+
+    Not where the window has more white noise than training, or a residual field. Smoothed changes are smaller than the
+    noise by as much as frames leave them unknown: what exceeds it is no chance."""
+    knots, size = estimate.t[0], dynamics.field.state_size
+    noisy = estimate.residual is not None or (estimate.louder is not None and bool(estimate.louder[0]))
+    if noisy or estimate.mean.requires_grad or int(torch.isfinite(knots).sum()) < 2:
+        return dynamics
+    knots, states = knots[torch.isfinite(knots)], estimate.mean[0][torch.isfinite(knots)]
+    ahead = dynamics.flow(states[:-1], torch.stack([knots[:-1], knots[1:]], 1), check=False)[:, 1]
+    added = ((ahead - states[1:]).square() / knots.diff()[:, None]).mean(0)
+    known = (dynamics.process > 0) & (torch.arange(len(added)) < size)
+    ratio = float((added[known] / dynamics.process[known]).mean()) if bool(known.any()) else 0.0
+    if not _CONTRADICTED < ratio < math.inf:
+        return dynamics
+    warnings.warn(f"the observed frames change unlike the trained dynamics, by {ratio**0.5:.3g} times the usual error: "
+                  "another system, or other units of time; intervals are widened, and `inrflow adapt` fits the run to "
+                  "a new system", stacklevel=5)
+    return replace(dynamics, process=torch.maximum(dynamics.process, torch.where(known, added, 0.0)))
 
 
 def _last_knot(knots: Tensor) -> Tensor:

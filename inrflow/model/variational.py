@@ -34,7 +34,6 @@ _PASSES = 24  # cost limit: passes over the whole window
 _KNOWN, _SPARE = 0.1, 1.5  # code variance over misfit below which no smoothing is needed; least values per code
 _TURNS, _STILL = 8, 0.1  # iterations of contexts and hidden states; squared step of convergence, in standard deviations
 _FAR_WORSE, _ROUNDING = 3.0, 1e-14  # ratio of misfits; rounding, as a share of the variance
-_CONTRADICTED = 4.0  # ratio of smoothed changes to process noise from which on the dynamics are another's
 _FEW_CHANGED = 0.02  # of the gross errors: changes below which they are settled
 _SINGULAR = 1e-10  # ridge, relative to the mean variance of a prior
 _ALONG = 2  # solves of a context along the parameter curve, as the first tangent is rough
@@ -102,29 +101,6 @@ def without_gross_errors(
     u = window.u.clone()
     u[rows[better]] = chosen.u.masked_fill(wrong, torch.nan)
     return window.with_values(u), estimate.replaced(rows[better], found.select(better))
-
-
-def with_process_of(dynamics: Dynamics, estimate: StateEstimate) -> Dynamics:
-    """The dynamics with the process noise of one trajectory's smoothed states, where these change between observed
-    frames far more than by the process noise of training: another system, say. Warns of it.
-
-    Not where the window has more white noise than training, or a residual field. Smoothed changes are smaller than the
-    noise by as much as frames leave them unknown: what exceeds it is no chance."""
-    knots, size = estimate.t[0], dynamics.field.state_size
-    noisy = estimate.residual is not None or (estimate.louder is not None and bool(estimate.louder[0]))
-    if noisy or estimate.mean.requires_grad or int(torch.isfinite(knots).sum()) < 2:
-        return dynamics
-    knots, states = knots[torch.isfinite(knots)], estimate.mean[0][torch.isfinite(knots)]
-    ahead = dynamics.flow(states[:-1], torch.stack([knots[:-1], knots[1:]], 1), check=False)[:, 1]
-    added = ((ahead - states[1:]).square() / knots.diff()[:, None]).mean(0)
-    known = (dynamics.process > 0) & (torch.arange(len(added)) < size)
-    ratio = float((added[known] / dynamics.process[known]).mean()) if bool(known.any()) else 0.0
-    if not _CONTRADICTED < ratio < math.inf:
-        return dynamics
-    warnings.warn(f"the observed frames change unlike the trained dynamics, by {ratio**0.5:.3g} times the usual error: "
-                  "another system, or other units of time; intervals are widened, and `inrflow adapt` fits the run to "
-                  "a new system", stacklevel=5)
-    return replace(dynamics, process=torch.maximum(dynamics.process, torch.where(known, added, 0.0)))
 
 
 class _Search:

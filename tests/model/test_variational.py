@@ -12,10 +12,9 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator
 from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
-from inrflow.model.state_path import StatePath
+from inrflow.model.state_path import StatePath, with_process_of
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.store_v1 import Products
-from inrflow.model.variational import with_process_of
 
 GAP, FRAMES, CONTEXT = 0.15, 12, 0.7
 NOISE = 1e-6  # variance
