@@ -14,7 +14,8 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.flow import Dynamics
+from inrflow.dynamics.flow import Dynamics, process_noise
+from inrflow.encoding.encode import CodeData
 from inrflow.encoding.residual.field import Codes, Conditioned, ResidualField, Rows, rows_of
 from inrflow.errors import UserError
 from inrflow.model.state_prior import KNOWN_CONTEXT, ContextPrior, StateEstimate, StatePrior, with_context
@@ -273,8 +274,9 @@ def with_process_of(dynamics: Dynamics, estimate: StateEstimate) -> Dynamics:
     if noisy or estimate.mean.requires_grad or int(torch.isfinite(knots).sum()) < 2:
         return dynamics
     knots, states = knots[torch.isfinite(knots)], estimate.mean[0][torch.isfinite(knots)]
-    ahead = dynamics.flow(states[:-1], torch.stack([knots[:-1], knots[1:]], 1), check=False)[:, 1]
-    added = ((ahead - states[1:]).square() / knots.diff()[:, None]).mean(0)
+    steps, times = (torch.stack([part[:-1], part[1:]], 1) for part in (states, knots))
+    pairs = CodeData(steps, times, torch.ones_like(times, dtype=torch.bool))
+    added = process_noise(dynamics.field, dynamics.integrator, pairs)
     known = (dynamics.process > 0) & (torch.arange(len(added)) < size)
     ratio = float((added[known] / dynamics.process[known]).mean()) if bool(known.any()) else 0.0
     if not _CONTRADICTED < ratio < math.inf:

@@ -226,8 +226,8 @@ class Surrogate(Shown):
             context = context or self.prior.context(self.context_size)
             if not (context.known or context.nominal is not None):
                 context = context_of_each_trajectory(self, window, self._codes(inner), context)
-        screened, model = self.residual is None, (self.decoder, self.dynamics, self.prior)
-        screened &= self.training.get("faults") != "kept"
+        screened = self.residual is None and self.training.get("faults") != "kept"
+        model = self.decoder, self.dynamics, self.prior
         estimate = assimilate_noisy(*model, inner, covariance, self.encoder, context, screened)
         return estimate if self.residual is None else with_residual(*model[:2], estimate, inner, self.residual)
 

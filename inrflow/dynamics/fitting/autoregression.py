@@ -252,14 +252,17 @@ class AutoregressionSearch:
             path.append(code)
         return torch.stack(path, 1)
 
-    def _forecasts(self, choice: Choice, most: int, stable: bool = False
-                   ) -> Iterator[tuple[Starts, Tensor]]:
-        """For each block: its starts, and forecasts (S, H, r) by a fit to the other blocks."""
+    def _held_out(self, choice: Choice, most: int) -> Iterator[Starts]:
+        """At most so many starts of each block."""
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = _starts(self.whole, self.known, (low, high), self.leads, most, high)
-            past, truth = self._past(choice, starts), self.codes[ends, : choice.size]
-            matrices = self.fit(choice, number, stable)
-            yield Starts(past, truth, inside, torch.full_like(starts, number)), self._path(choice, matrices, past)
+            truth = self.codes[ends, : choice.size]
+            yield Starts(self._past(choice, starts), truth, inside, torch.full_like(starts, number))
+
+    def _forecasts(self, choice: Choice, most: int, stable: bool = False) -> Iterator[tuple[Starts, Tensor]]:
+        """For each block: its starts, and forecasts (S, H, r) by a fit to the other blocks."""
+        for number, own in enumerate(self._held_out(choice, most)):
+            yield own, self._path(choice, self.fit(choice, number, stable), own.past)
 
     def corrections(
         self, choice: Choice, matrices: Tensor, damping: Tensor, plan: Sequence[Direct | None]
@@ -267,7 +270,7 @@ class AutoregressionSearch:
         """Differences (H, r, p r) of planned direct forecasts, fitted to all blocks, to damped iterates of a map."""
         if not any(plan):
             return None
-        starts = Starts.joined(own for own, _ in self._forecasts(choice, _STARTS_OF_FITS))
+        starts = Starts.joined(self._held_out(choice, _STARTS_OF_FITS))
         kept = [own if seen else None for own, seen in zip(plan, starts.inside.any(0).tolist(), strict=False)]
         path = self._path(choice, matrices, torch.eye(choice.lags * choice.size).double()).transpose(0, 1)
         result = torch.zeros(len(plan), *path.shape[:0:-1], dtype=torch.float64)
