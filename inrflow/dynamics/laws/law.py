@@ -17,8 +17,9 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
-from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Term, number_text
+from inrflow.dynamics.laws.terms import VALUE, Term, bends
 from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.numerics.normal import number_text
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
@@ -78,7 +79,7 @@ class Law:
     def is_linear(self) -> bool:
         """Whether it is linear in the fields, with constant or varying coefficients."""
         return all(isinstance(term, Term) and (term.solenoidal or not term.vector) and all(
-            len(product) <= 1 and RECIPROCAL not in [axis for _, axis in product] for product in term.needed_products())
+            len(product) <= 1 and not any(bends(axis) for _, axis in product) for product in term.needed_products())
                    for term in self.terms)
 
     @property

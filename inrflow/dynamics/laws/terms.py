@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -11,6 +10,8 @@ from typing import Any
 
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.numerics import kinetics
+from inrflow.numerics.kinetics import is_function
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
@@ -215,6 +216,13 @@ class Term:
             return f"div({letter} grad {channels[self.products[0][0][0]]})"
         return f"{letter} {self.base.written(channels, coordinates)}".removesuffix(" 1")
 
+    def in_units(self, units: Sequence[float]) -> Term:
+        """The term with functions of values in other units, of which the former ones of channels are `units`."""
+        if not any(is_function(axis) for product in self.products for _, axis in product):
+            return self
+        return replace(self, products=tuple(tuple((c, kinetics.in_units(axis, units[c]) if is_function(axis) else axis)
+                                                  for c, axis in product) for product in self.products))
+
     def state(self) -> dict[str, object]:
         """Its attributes as plain values."""
         return {field.name: _plain(getattr(self, field.name), list) for field in fields(self)}
@@ -357,6 +365,18 @@ def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
     return kind(_plain(one, kind) for one in value) if isinstance(value, (list, tuple)) else value
 
 
+def bends(axis: int) -> bool:
+    """Whether a factor with an "axis" is not linear in its channel."""
+    return axis == RECIPROCAL or is_function(axis)
+
+
+def unit_of(axis: int, unit: float) -> float:
+    """Unit of a factor with an "axis" of a channel in a unit."""
+    if is_function(axis):
+        return kinetics.unit_of(axis, unit)
+    return 1.0 if axis == INVERSE else 1 / unit if axis == RECIPROCAL else unit
+
+
 def term_from_state(state: dict) -> Term | Sine:
     """The term, or hidden unit of a network, of a `state()`."""
     return Sine.from_state(state) if "weights" in state else Term.from_state(state)
@@ -364,6 +384,8 @@ def term_from_state(state: dict) -> Term | Sine:
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """Name of a derivative, Laplacian or reciprocal of a channel."""
+    if is_function(axis):
+        return kinetics.written(axis, channel)
     if axis in (RECIPROCAL, LAPLACIAN, OTHER_HARMONICS):
         return {RECIPROCAL: "1/", LAPLACIAN: "lap ", OTHER_HARMONICS: ""}[axis] + channel
     if axis >= SECOND:
@@ -371,18 +393,3 @@ def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
         return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"
     name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
     return f"d{name}/d{coordinates[axis]}" if axis < ANGULAR else f"d{name}/d(turn about {coordinates[axis - ANGULAR]})"
-
-
-def number_text(value: float, error: float) -> str:
-    """A value and, in parentheses, its standard error in units of the last digit: "0.0300(12)", "-3.36(4)e-06".
-
-    The error has one digit, or two where the first one is 1.
-    """
-    if not (0 < error < math.inf) or value == 0:
-        return f"{value:.4g}"
-    power = math.floor(math.log10(max(abs(value), error)))
-    power = power if not -4 <= power < 6 else 0
-    value, error = value / 10.0**power, error / 10.0**power
-    first, exponent = f"{error:.0e}".split("e")
-    digits = min(max((first == "1") - int(exponent), 0), 12)
-    return f"{value:.{digits}f}({max(round(error * 10**digits), 1)})" + (f"e{power:+03d}" if power else "")

@@ -1,0 +1,90 @@
+"""Search for functions with a constant, such as u / (u + a), that rates depend on, and for their constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import exp, log
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from inrflow.domains.transform import transform_of
+from inrflow.dynamics.laws.families import Families, some_frames
+from inrflow.dynamics.laws.setting import EncodedData, Log
+from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.numerics.kinetics import ARRHENIUS, BELL, HYPERBOLA, KINDS, number_of
+
+_FEW = 6  # trajectories of one system on which functions are compared
+_CONSTANTS = {HYPERBOLA: np.geomspace(0.03, 4, 8), BELL: np.geomspace(0.05, 4, 8), ARRHENIUS: np.geomspace(0.3, 20, 8)}
+_MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
+_EXPLAINED = 1e-6  # misfit of the first terms, times `_PAYS`, below which no function is sought
+_NARROW = 1e-3  # of the logarithm of a constant, in the search
+_FARTHEST, _EXACTLY = 0.3, 1e-6  # of logarithms of constants: largest change along a flow, and its tolerance
+
+
+def with_kinetics(families: Families, encoded: EncodedData, say: Log) -> Families:
+    """Families of products of at most two values, and of functions of values that explain far more than products of
+    three; the given families if there are none, or if these explain the data."""
+    if not {"linear", "products"} <= set(families.terms) or encoded.codes.harmonics.components > 1:
+        return families
+    some = encoded if encoded.train.systems.counts else encoded.some(_FEW)
+    few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
+                                   for name, terms in families.terms.items()})
+    most = _PAYS * float(_misfit(some, [families.all_terms])[0])
+    found = kinetic_terms(some, few.all_terms, most) if most > _EXPLAINED else []
+    if found:
+        say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
+    return few.beside({"kinetics": found}) if found else families
+
+
+def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], most: float) -> list[Term]:
+    """Terms of functions of values beside which `terms` explain far more, with misfits of at most `most`; empty if
+    there are none."""
+    values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
+    low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
+    found, least = list[Term](), float(_misfit(encoded, [terms])[0])
+    for _ in range(_MOST):
+        best = (np.inf, 0, 0, 0.0)
+        for c, kind in ((c, kind) for c in range(len(low)) for kind in range(KINDS)):
+            if kind == BELL or low[c] > (0.05 * high[c] if kind == ARRHENIUS else -0.02 * high[c]):
+                constants = max(high[c], -low[c]) * _CONSTANTS[kind]
+                every = _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants])
+                best = min(best, (float(every.min()), c, kind, float(constants[every.argmin()])))
+        misfit, c, kind, a = best
+        if not misfit < _PAYS * least:
+            break
+        ratio = log(_CONSTANTS[kind][1] / _CONSTANTS[kind][0])
+
+        def missed(change: float, further: Sequence[Term], c: int = c, kind: int = kind, a: float = a) -> float:
+            return log(_misfit(encoded, [[*terms, *further, *_group(len(low), c, kind, a * exp(change))]])[0] + 1e-300)
+
+        narrow = minimize_scalar(missed, bounds=(-ratio, ratio), args=(tuple(found),), method="bounded",
+                                 options={"xatol": _NARROW})
+        found += _group(len(low), c, kind, a * exp(float(narrow.x)))
+        least = exp(min(float(narrow.fun), log(misfit)))
+    return found if least < most else []
+
+
+def _group(channels: int, c: int, kind: int, constant: float) -> list[Term]:
+    """A function of channel c, alone and times each channel that is not spanned by it and products of values."""
+    factor = c, number_of(kind, constant)
+    return [Term(((*beside, factor),)) for beside in ((), *(
+        ((d, VALUE),) for d in range(channels) if d != c or kind != HYPERBOLA))]
+
+
+def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], paths: Tensor | None = None) -> np.ndarray:
+    """Unexplained shares of changes by each of several lists of terms: geometric means over channels, with separate
+    coefficients of each system."""
+    terms = list(dict.fromkeys(term for one in every for term in one))
+    systems, channels = encoded.train.systems, encoded.states.shape[2]
+    number = systems.number if systems.counts else np.zeros(len(encoded.states), int)
+    (equations,) = encoded.equations(terms, folds=len(number), paths=paths)
+    parts, result = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)], []
+    for one in every:
+        at = [terms.index(term) for term in one]
+        own = [part.only(at) for part in parts]
+        shares = [np.mean([part.misfit(c, [*range(len(at))]) for part in own]) for c in range(channels)]
+        result.append(float(np.exp(np.mean(np.log(np.array(shares) + 1e-300)))))
+    return np.array(result)
