@@ -53,4 +53,4 @@ def unit_of(number: int, unit: float) -> float:
 def written(number: int, name: str) -> str:
     """The function of a channel as text."""
     kind, a = kind_and_constant(number)
-    return (f"1/({name} + {a:.4g})", f"1/({name}^2 + {a:.4g}^2)", f"exp(-{a:.4g}/{name})")[kind]
+    return (f"1/({name}+{a:.4g})", f"1/({name}^2+{a:.4g}^2)", f"exp(-{a:.4g}/{name})")[kind]

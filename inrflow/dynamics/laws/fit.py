@@ -22,7 +22,7 @@ from inrflow.dynamics.laws.families import (
     rollout_regression,
     without_transients,
 )
-from inrflow.dynamics.laws.kinetics.search import with_kinetics
+from inrflow.dynamics.laws.kinetics.search import extended
 from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
 from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
@@ -107,7 +107,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                                                         or used() > _BY_CLOCK), int(_CODES * seconds))
     on_data(encoded)
     families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states[:, :, :channels], units)
-    families = families.with_season(channels, encoded.codes.harmonics) if period else with_kinetics(families, encoded, say)
+    families = families.with_season(channels, encoded.codes.harmonics) if period else extended(families, encoded, say)
     if encoded.states[0, 0].size > FEW_CODES:
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
     say(f"{encoded.domain.kind}: {encoded.codes.harmonics.count} harmonics, noise {np.max(encoded.train.noise):.1e}, "

@@ -8,7 +8,6 @@ from math import exp, log
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.families import Families, some_frames
@@ -21,10 +20,9 @@ _CONSTANTS = {HYPERBOLA: np.geomspace(0.03, 4, 8), BELL: np.geomspace(0.05, 4, 8
 _MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
 _EXPLAINED = 1e-6  # misfit of the first terms, times `_PAYS`, below which no function is sought
 _NARROW = 1e-3  # of the logarithm of a constant, in the search
-_FARTHEST, _EXACTLY = 0.3, 1e-6  # of logarithms of constants: largest change along a flow, and its tolerance
 
 
-def with_kinetics(families: Families, encoded: EncodedData, say: Log) -> Families:
+def extended(families: Families, encoded: EncodedData, say: Log) -> Families:
     """Families of products of at most two values, and of functions of values that explain far more than products of
     three; the given families if there are none, or if these explain the data."""
     if not {"linear", "products"} <= set(families.terms) or encoded.codes.harmonics.components > 1:
@@ -63,7 +61,9 @@ def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], most: float) -> l
         narrow = minimize_scalar(missed, bounds=(-ratio, ratio), args=(tuple(found),), method="bounded",
                                  options={"xatol": _NARROW})
         found += _group(len(low), c, kind, a * exp(float(narrow.x)))
-        least = exp(min(float(narrow.fun), log(misfit)))
+        least = exp(float(narrow.fun))
+        if least < _EXPLAINED:
+            break
     return found if least < most else []
 
 
@@ -74,13 +74,13 @@ def _group(channels: int, c: int, kind: int, constant: float) -> list[Term]:
         ((d, VALUE),) for d in range(channels) if d != c or kind != HYPERBOLA))]
 
 
-def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], paths: Tensor | None = None) -> np.ndarray:
+def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]]) -> np.ndarray:
     """Unexplained shares of changes by each of several lists of terms: geometric means over channels, with separate
     coefficients of each system."""
     terms = list(dict.fromkeys(term for one in every for term in one))
     systems, channels = encoded.train.systems, encoded.states.shape[2]
     number = systems.number if systems.counts else np.zeros(len(encoded.states), int)
-    (equations,) = encoded.equations(terms, folds=len(number), paths=paths)
+    (equations,) = encoded.equations(terms, folds=len(number))
     parts, result = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)], []
     for one in every:
         at = [terms.index(term) for term in one]
