@@ -10,23 +10,19 @@ from torch import Tensor
 
 HYPERBOLA, BELL, ARRHENIUS = range(3)  # 1 / (u + a); 1 / (u^2 + a^2); exp(-a / u)
 KINDS = 3
-_FIRST, _RESOLUTION, _LEAST = -2, 1e-9, -30.0  # the first number; resolution and least of logarithms of constants
+FUNCTION = -2  # numbers of functions are at most this, below those of other "axes" of factors
+_RESOLUTION, _LEAST = 1e-9, -30.0  # of logarithms of constants
 
 
 def number_of(kind: int, constant: float) -> int:
     """The function of a kind and a positive constant, as the "axis" of a factor: a number of at most -2."""
-    return _FIRST - kind - KINDS * round((math.log(constant) - _LEAST) / _RESOLUTION)
+    return FUNCTION - kind - KINDS * round((math.log(constant) - _LEAST) / _RESOLUTION)
 
 
 def kind_and_constant(number: int) -> tuple[int, float]:
     """Kind and constant of a function, the inverse of `number_of`."""
-    steps, kind = divmod(_FIRST - number, KINDS)
+    steps, kind = divmod(FUNCTION - number, KINDS)
     return kind, math.exp(_LEAST + _RESOLUTION * steps)
-
-
-def is_function(number: int) -> bool:
-    """Whether an "axis" of a factor is a function of the value."""
-    return number <= _FIRST
 
 
 def values_and_slopes(number: int, u: Tensor) -> tuple[Tensor, Tensor]:

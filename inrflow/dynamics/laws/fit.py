@@ -22,7 +22,7 @@ from inrflow.dynamics.laws.families import (
     rollout_regression,
     without_transients,
 )
-from inrflow.dynamics.laws.kinetics.search import extended
+from inrflow.dynamics.laws.kinetics.search import with_functions
 from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
 from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
@@ -70,6 +70,8 @@ _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is 
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
 _UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
+_BENT = 1e-6, 0.5  # unexplained shares of products of three values, between which functions may be better: absolute;
+# over that of products of two
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
 _Regressed = tuple[float, list[Law], Families]  # least misfit, laws (likeliest first), families
@@ -107,7 +109,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                                                         or used() > _BY_CLOCK), int(_CODES * seconds))
     on_data(encoded)
     families = families_of(encoded.domain, encoded.codes.harmonics, encoded.states[:, :, :channels], units)
-    families = families.with_season(channels, encoded.codes.harmonics) if period else extended(families, encoded, say)
+    if period:
+        families = families.with_season(channels, encoded.codes.harmonics)
+    elif "products" in families.terms:
+        some, plain = encoded.some(_SCREENED), [term for term in families.all_terms if len(term.products[0]) < 3]
+        missed, without = (misfit_of_all(some, terms) for terms in (families.all_terms, plain))
+        if _BENT[0] < missed < _BENT[1] * without:
+            families = with_functions(families, encoded, say)
     if encoded.states[0, 0].size > FEW_CODES:
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
     say(f"{encoded.domain.kind}: {encoded.codes.harmonics.count} harmonics, noise {np.max(encoded.train.noise):.1e}, "

@@ -19,7 +19,6 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term, bends
 from inrflow.encoding.harmonic_codes import HarmonicCodes
-from inrflow.numerics.normal import number_text
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
@@ -398,3 +397,18 @@ def with_spline_rates(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -
 def max_norm(states: np.ndarray) -> float:
     """Norm of the largest code of states (S, T, C, K)."""
     return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
+
+
+def number_text(value: float, error: float) -> str:
+    """A value and, in parentheses, its standard error in units of the last digit: "0.0300(12)", "-3.36(4)e-06".
+
+    The error has one digit, or two where the first one is 1.
+    """
+    if not (0 < error < math.inf) or value == 0:
+        return f"{value:.4g}"
+    power = math.floor(math.log10(max(abs(value), error)))
+    power = power if not -4 <= power < 6 else 0
+    value, error = value / 10.0**power, error / 10.0**power
+    first, exponent = f"{error:.0e}".split("e")
+    digits = min(max((first == "1") - int(exponent), 0), 12)
+    return f"{value:.{digits}f}({max(round(error * 10**digits), 1)})" + (f"e{power:+03d}" if power else "")

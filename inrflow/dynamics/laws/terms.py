@@ -11,7 +11,7 @@ from typing import Any
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.numerics import kinetics
-from inrflow.numerics.kinetics import is_function
+from inrflow.numerics.kinetics import FUNCTION
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
@@ -218,9 +218,9 @@ class Term:
 
     def in_units(self, units: Sequence[float]) -> Term:
         """The term with functions of values in other units, of which the former ones of channels are `units`."""
-        if not any(is_function(axis) for product in self.products for _, axis in product):
+        if not any(axis <= FUNCTION for product in self.products for _, axis in product):
             return self
-        return replace(self, products=tuple(tuple((c, kinetics.in_units(axis, units[c]) if is_function(axis) else axis)
+        return replace(self, products=tuple(tuple((c, kinetics.in_units(axis, units[c]) if axis <= FUNCTION else axis)
                                                   for c, axis in product) for product in self.products))
 
     def state(self) -> dict[str, object]:
@@ -367,12 +367,12 @@ def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
 
 def bends(axis: int) -> bool:
     """Whether a factor with an "axis" is not linear in its channel."""
-    return axis == RECIPROCAL or is_function(axis)
+    return axis == RECIPROCAL or axis <= FUNCTION
 
 
 def unit_of(axis: int, unit: float) -> float:
     """Unit of a factor with an "axis" of a channel in a unit."""
-    if is_function(axis):
+    if axis <= FUNCTION:
         return kinetics.unit_of(axis, unit)
     return 1.0 if axis == INVERSE else 1 / unit if axis == RECIPROCAL else unit
 
@@ -384,7 +384,7 @@ def term_from_state(state: dict) -> Term | Sine:
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """Name of a derivative, Laplacian or reciprocal of a channel."""
-    if is_function(axis):
+    if axis <= FUNCTION:
         return kinetics.written(axis, channel)
     if axis in (RECIPROCAL, LAPLACIAN, OTHER_HARMONICS):
         return {RECIPROCAL: "1/", LAPLACIAN: "lap ", OTHER_HARMONICS: ""}[axis] + channel

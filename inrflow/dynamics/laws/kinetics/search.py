@@ -18,31 +18,28 @@ from inrflow.numerics.kinetics import ARRHENIUS, BELL, HYPERBOLA, KINDS, number_
 _FEW = 6  # trajectories of one system on which functions are compared
 _CONSTANTS = {HYPERBOLA: np.geomspace(0.03, 4, 8), BELL: np.geomspace(0.05, 4, 8), ARRHENIUS: np.geomspace(0.3, 20, 8)}
 _MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
-_EXPLAINED = 1e-6  # misfit of the first terms, times `_PAYS`, below which no function is sought
+_EXPLAINED = 1e-6  # misfit below which no further function is sought
 _NARROW = 1e-3  # of the logarithm of a constant, in the search
 
 
-def extended(families: Families, encoded: EncodedData, say: Log) -> Families:
+def with_functions(families: Families, encoded: EncodedData, say: Log) -> Families:
     """Families of products of at most two values, and of functions of values that explain far more than products of
-    three; the given families if there are none, or if these explain the data."""
-    if not {"linear", "products"} <= set(families.terms) or encoded.codes.harmonics.components > 1:
-        return families
+    three; the given families if there are none."""
     some = encoded if encoded.train.systems.counts else encoded.some(_FEW)
     few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
                                    for name, terms in families.terms.items()})
-    most = _PAYS * float(_misfit(some, [families.all_terms])[0])
-    found = kinetic_terms(some, few.all_terms, most) if most > _EXPLAINED else []
-    if found:
+    every, least = _misfit(some, [families.all_terms, few.all_terms])
+    if found := kinetic_terms(some, few.all_terms, least, _PAYS * every):
         say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
     return few.beside({"kinetics": found}) if found else families
 
 
-def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], most: float) -> list[Term]:
-    """Terms of functions of values beside which `terms` explain far more, with misfits of at most `most`; empty if
+def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float) -> list[Term]:
+    """Terms of functions of values beside which `terms`, of misfit `least`, have a misfit of at most `most`; empty if
     there are none."""
     values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
     low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
-    found, least = list[Term](), float(_misfit(encoded, [terms])[0])
+    found = list[Term]()
     for _ in range(_MOST):
         best = (np.inf, 0, 0, 0.0)
         for c, kind in ((c, kind) for c in range(len(low)) for kind in range(KINDS)):

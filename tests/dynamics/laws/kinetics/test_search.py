@@ -11,11 +11,11 @@ from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.kinetics.search import extended
+from inrflow.dynamics.laws.kinetics.search import with_functions
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
-from inrflow.numerics.kinetics import ARRHENIUS, BELL, HYPERBOLA, is_function, kind_and_constant, number_of
+from inrflow.numerics.kinetics import ARRHENIUS, BELL, FUNCTION, HYPERBOLA, kind_and_constant, number_of
 
 LINE = Box([0.0], [2.0], ["walled"])
 Rate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -55,12 +55,12 @@ def _extended(rate: Rate, noise: float = 0.0) -> tuple[Families, Families]:
     t, x, u = _fields(rate, noise)
     encoded, _, _ = prepare_data(Data.of(t, x, u), [LINE], NATURAL, 0, lambda _: None)
     first = families_of(encoded.domain, encoded.codes.harmonics, encoded.states)
-    return first, extended(first, encoded, lambda _: None)
+    return first, with_functions(first, encoded, lambda _: None)
 
 
 def test_a_rate_that_saturates_is_found_with_its_constant() -> None:
     _, families = _extended(holling)
-    functions = {factor for term in families.terms["kinetics"] for factor in term.products[0] if is_function(factor[1])}
+    functions = {factor for term in families.terms["kinetics"] for factor in term.products[0] if factor[1] <= FUNCTION}
     ((channel, number),) = functions
     kind, constant = kind_and_constant(number)
     assert (channel, kind) == (0, HYPERBOLA) and constant == pytest.approx(0.4, rel=5e-3)
@@ -75,7 +75,7 @@ def test_no_function_is_sought_beside_cubic_laws_or_found_in_noise(rate: Rate, n
 def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant() -> None:
     t, x, u = _fields(holling)
     law = fit_law(t, x, u, LINE, boundary=NATURAL, seconds=2)
-    functions = [term for term in law.terms if any(is_function(axis) for _, axis in term.products[0])]
+    functions = [term for term in law.terms if any(axis <= FUNCTION for _, axis in term.products[0])]
     assert functions and any("v 1/(u+0." in line for line in law.written(["u", "v"]))
     later = law.rollout(law.encode(x, u[:, 0]).flatten(1), t)
     assert float(np.mean((law.decode(later[:, -1], x) - u[:, -1]) ** 2)) < 1e-6 * u.var()
@@ -88,7 +88,8 @@ def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant()
 @pytest.mark.parametrize("kind", [HYPERBOLA, BELL, ARRHENIUS])
 def test_jacobians_of_laws_with_functions_are_those_of_differences(kind: int) -> None:
     factor = (0, number_of(kind, 0.6))
-    terms = [Term((((1, VALUE), factor),)), Term(((factor,),)), Term(((factor, (0, LAPLACIAN)),)), Term(((factor,),), 1)]
+    terms = [Term((product,)) for product in (((1, VALUE), factor), (factor,), (factor, (0, LAPLACIAN)))]
+    terms.append(Term(((factor,),), 1))
     theta = torch.tensor(np.random.default_rng(2).standard_normal((4, 2)))
     harmonics = LINE.harmonics(9, NATURAL)
     field = LawField.of(terms, harmonics, theta)
