@@ -294,8 +294,7 @@ class Search:
         low, high = self.limits
         members, places = next(iter(trajectories_by_points(self.judge.x)))
         t, z = self.judge.t[members[0]], first_states(law, places, self.judge, members[:_LOOKED_AT])
-        context = law.context_of(self.judge.systems.number[members[0]])
-        last = law.rollout(z, np.append(t, 2 * t[-1] - t[0]), context)[:, -1]
+        last = law.rollout(z, np.append(t, 2 * t[-1] - t[0]), self.judge.systems.number[members[0]])[:, -1]
         ends = self.at_points(last.unflatten(1, law.codes.mean.shape)).transpose(0, 1).flatten(1)
         stays = bool(((ends >= low) & (ends <= high)).all())
         if not stays:

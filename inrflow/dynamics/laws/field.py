@@ -305,12 +305,12 @@ class LawField(nn.Module):
         now = self.act(operators[0], now) if self.exact else etdrk4.step(now, operators, self.act, self.products)
         return (now if self.exact or self.rests is None else self.clipped(now, self.rests)).flatten(1)
 
-    def after_gaps(self, z: Tensor, gaps: Tensor, max_step: float) -> Tensor:
-        """Codes (B, C K) after times gaps (B,), in steps of at most `max_step`."""
+    def after_gaps(self, z: Tensor, gaps: Tensor, step: float, largest: float = math.inf) -> Tensor:
+        """Codes (B, C K) after times gaps (B,), as `bounded` gives them."""
         later = torch.empty_like(z)
         for gap in gaps.unique().tolist():
             rows = gaps == gap
-            later[rows] = self.take(rows).advance(z[rows], gap, max(math.ceil(gap / max_step - 1e-9), 1))
+            later[rows] = self.take(rows).bounded(z[rows], gap, step, largest)
         return later
 
     def clipped(self, z: Tensor, rests: Tensor) -> Tensor:

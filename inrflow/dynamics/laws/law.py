@@ -13,7 +13,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import LawField, joined
 from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
@@ -116,15 +116,6 @@ class Law:
         law = dataclasses.replace(self, about=usual)  # 0 for rates and phases
         return None if law.field().shift is None else law
 
-    def at(self, context: np.ndarray) -> Law:
-        """Law of a system with context (P,), without contexts of its own."""
-        if not self.count:
-            return self
-        law = dataclasses.replace(self, theta=self.theta_at(context), by_context=self.by_context[:0],
-                                  contexts=np.zeros((1, 0)))
-        law.__dict__["_fields"] = {b"": self.field(context)}
-        return law
-
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
         """Codes (..., C K) of fields u (..., N, C) at points x (N, d), NaN where unobserved."""
         return torch.tensor(self.codes.encode(x, u)[0]).flatten(-2)
@@ -150,19 +141,27 @@ class Law:
         left, freedom = self.codes.residuals(x, u)
         return np.asarray(np.nanmean(left**2, axis=(0, 1)) / freedom)
 
-    def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
-        """Codes (B, C K) after a time dt, at a context (P,); NaN where they far exceed the codes of the data."""
-        return self.field(context).bounded(z, dt, self.max_step, self.largest)
+    def step(self, z: Tensor, dt: float | Tensor, number: int | np.ndarray = 0) -> Tensor:
+        """Codes (B, C K) after times dt, one or (B,), of systems of numbers, one or (B,); NaN where they far exceed the
+        codes of the data."""
+        systems, which = np.unique(np.broadcast_to(number, len(z)), return_inverse=True)
+        fields = [self.field(self.context_of(system)) for system in systems]
+        gaps, later = torch.as_tensor(dt).expand(len(z)), torch.empty_like(z)
+        for rows, field in joined(fields, torch.tensor(which)):
+            later[rows] = field.after_gaps(z[rows], gaps[rows], self.max_step, self.largest)
+        return later
 
-    def rollout(self, z: Tensor, t: np.ndarray, context: np.ndarray | None = None) -> Tensor:
-        """Rollout (B, T, C K) at increasing times t (T,), from codes z (B, C K) at the first; NaN where it diverges."""
-        path = z.new_full((len(z), len(t), z.shape[1]), math.nan)
+    def rollout(self, z: Tensor, t: np.ndarray, number: int | np.ndarray = 0) -> Tensor:
+        """Rollouts (B, T, C K) at increasing times t, (T,) or (B, T), of systems of numbers, one or (B,), from codes z
+        (B, C K) at the first; NaN where they diverge."""
+        gaps, number = torch.tensor(np.diff(t)).expand(len(z), -1), np.broadcast_to(number, len(z))
+        path = z.new_full((len(z), gaps.shape[1] + 1, z.shape[1]), math.nan)
         path[:, 0] = z
-        for n, dt in enumerate(np.diff(t)):
+        for n in range(gaps.shape[1]):
             alive = torch.isfinite(path[:, n]).all(1)
             if not alive.any():
                 break
-            path[alive, n + 1] = self.step(path[alive, n], float(dt), context)
+            path[alive, n + 1] = self.step(path[alive, n], gaps[alive, n], number[alive.numpy()])
         return path
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None,
@@ -280,19 +279,15 @@ def node_rollouts(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarra
     The defect at the next frame is spread linearly over the interval. None where the law diverges. number (S,):
     systems.
     """
-    gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))
-    for system in np.unique(number):
-        for gap in np.unique(gaps):
-            at = np.nonzero((gaps == gap) & (number == system)[:, None])
-            now, after = (torch.tensor(states[at[0], at[1] + ahead]).flatten(1) for ahead in (0, 1))
-            path = []
-            for length in np.diff([0.0, *NODES, 1.0]):
-                now = law.step(now, float(gap * length), law.context_of(system))
-                path.append(now)
-            missed = after - path.pop()
-            result[at] = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1).reshape(
-                len(now), len(NODES), *states.shape[2:]).numpy()
-    return torch.tensor(result) if np.isfinite(result).all() else None
+    gaps, size = torch.tensor(np.diff(t, axis=1)), states[0, 0].size
+    now, after = (torch.tensor(one.reshape(-1, size)) for one in (states[:, :-1], states[:, 1:]))
+    path = []
+    for length in np.diff([0.0, *NODES, 1.0]):
+        now = law.step(now, length * gaps.flatten(), number.repeat(gaps.shape[1]))
+        path.append(now)
+    missed = after - path.pop()
+    result = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1)
+    return result.reshape(*gaps.shape, len(NODES), *states.shape[2:]) if torch.isfinite(result).all() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,9 +335,8 @@ def well_posed(law: Law, t: np.ndarray) -> bool:
     Else fine details grow without limit, as in a diffusion that runs backwards.
     """
     field, third, span = law.field(), max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
-    if not np.isfinite(law.theta).all():
-        return False
-    return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
+    return bool(np.isfinite(law.theta).all()) and (
+        field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS

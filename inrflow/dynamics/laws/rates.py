@@ -188,25 +188,24 @@ def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, error: 
     errors of the law cancel to second order of the steps. Frames between unobserved ones count as unobserved. error,
     roughly: as in `rates_between`; roughly, all frames have the rates that lead on from them.
     """
+    distinct, which = torch.zeros(1, law.count).double(), torch.zeros(len(data.codes), dtype=torch.long)
     if law.count and contexts is not None:
         distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
-        groups = [(which == number).nonzero()[:, 0] for number in range(len(distinct))]
-        parts = [with_rates(law.at(one.numpy()), data.at(own), None, error, roughly)
-                 for one, own in zip(distinct, groups, strict=True)]
-        return CodeData.join(parts).at(torch.cat(groups).argsort())
-    codes, size, field = data.codes.double(), data.codes.shape[-1], law.field()
+    codes, size = data.codes.double(), data.codes.shape[-1]
     sums = codes.new_zeros(*codes.shape[:2], len(law.rates) * law.codes.harmonics.count)
     counts = torch.zeros(codes.shape[:2], dtype=torch.float64)
-    pairs = (data.observed[:, :-1] & data.observed[:, 1:]).nonzero()
-    for s, n in (part.T for part in pairs.split(max(_AT_ONCE // field.library.points, 1))):
-        gap, now, then = data.t[s, n + 1] - data.t[s, n], codes[s, n], codes[s, n + 1]
-        rate = rates_between(field, law.rates, law.max_step, gap, now, then, error, roughly)
-        sums[s, n] += rate
-        counts[s, n] += 1
-        if not roughly:
-            later = field.after_gaps(torch.cat([now, rate], 1), gap, law.max_step)[:, size:]
-            whole = torch.isfinite(later).all(1)
-            sums[s[whole], n[whole] + 1] += later[whole]
-            counts[s[whole], n[whole] + 1] += 1
+    for number, context in enumerate(distinct):
+        field = law.field(context.numpy())
+        pairs = (data.observed[:, :-1] & data.observed[:, 1:] & (which == number)[:, None]).nonzero()
+        for s, n in (part.T for part in pairs.split(max(_AT_ONCE // field.library.points, 1))):
+            gap, now, then = data.t[s, n + 1] - data.t[s, n], codes[s, n], codes[s, n + 1]
+            rate = rates_between(field, law.rates, law.max_step, gap, now, then, error, roughly)
+            sums[s, n] += rate
+            counts[s, n] += 1
+            if not roughly:
+                later = field.after_gaps(torch.cat([now, rate], 1), gap, law.max_step)[:, size:]
+                whole = torch.isfinite(later).all(1)
+                sums[s[whole], n[whole] + 1] += later[whole]
+                counts[s[whole], n[whole] + 1] += 1
     states = torch.cat([codes, sums / counts.clamp_min(1)[..., None]], -1)
     return CodeData(states.to(data.codes), data.t, data.observed & (counts > 0))

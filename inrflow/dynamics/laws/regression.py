@@ -127,11 +127,11 @@ class NormalEquations:
         gram, right, total, _ = self.sums
         return _squares(gram, right[..., c], total[:, c], active, theta)
 
-    def unexplained(self, c: int, active: list[int], theta: np.ndarray, growth: np.ndarray | float = 1.0) -> float:
+    def unexplained(self, c: int, active: list[int], theta: np.ndarray) -> float:
         """Unexplained share of squared changes with coefficients of active terms; shells are weighted by the variance
-        of their codes, for frames may not resolve the changes of high harmonics. growth (L,): of residuals."""
+        of their codes, for frames may not resolve the changes of high harmonics."""
         _, _, total, count = self.sums
-        energy, changes = self.energy[:, c] * count, total[:, c] * growth**2
+        energy, changes = self.energy[:, c] * count, total[:, c]
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ np.minimum(shares, 1.0) / (energy.sum() + 1e-300))  # poor splines tell no law
 

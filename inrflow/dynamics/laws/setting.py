@@ -260,12 +260,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     diverge. The variance of noise in the data is subtracted."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in trajectories_by_points(data.x):
-        z = first_states(law, places, data, members)
-        _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
-        paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
-        for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
-            first = members[alike[0]]
-            paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
+        paths = law.rollout(first_states(law, places, data, members), data.t[members], data.systems.number[members])
         bounded = torch.isfinite(paths).flatten(1).all(1)
         paths[~bounded] = 0.0
         squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2))

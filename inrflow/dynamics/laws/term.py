@@ -190,13 +190,9 @@ class LawTerm(FieldTerm):
         """States (S, n + P) at times gap (S,) after `begin` (S,), in steps of at most `step` with an exact linear part;
         NaN where they diverge."""
         size, result = state.shape[1] - len(self.by_context), state.clone()
-        for group, law in self._laws(state[:, size:], len(state), AT_ONCE):
-            for dt in torch.unique(gap[group]):
-                own = (gap[group] == dt).nonzero()[:, 0]
-                rows = group[own]
-                now = self.with_phases(begin[rows], state[rows, :size].double())
-                later = law.take(own).bounded(now, float(dt), step, self.largest)
-                result[rows, :size] = later[:, :size].to(state)
+        now = self.with_phases(begin, state[:, :size].double())
+        for rows, law in self._laws(state[:, size:], len(state), AT_ONCE):
+            result[rows, :size] = law.after_gaps(now[rows], gap[rows], step, self.largest)[:, :size].to(state)
         return result
 
 

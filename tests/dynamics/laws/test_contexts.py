@@ -246,7 +246,8 @@ def test_a_coefficient_of_place_may_depend_on_the_system(monkeypatch: pytest.Mon
     law = fit_law(t, x[:, None], u[..., None], LINE, boundary="natural", seconds=60.0,
                   systems=Systems(number, 3, (1,)))
     for system, parameter in enumerate(parameters[::4]):
-        (base, (_, field)), = law.at(law.context_of(system)).varying_coefficients(0, x[:, None]).items()
+        own = law.theta_at(law.context_of(system))
+        (base, (_, field)), = law.varying_coefficients(0, x[:, None], own).items()
         assert base == Term((((0, VALUE),),))
         np.testing.assert_allclose(field, -parameter * decay, rtol=0.02)
 
