@@ -41,9 +41,9 @@ def in_units(number: int, unit: float) -> int:
     return number_of(kind, a * unit)
 
 
-def unit_of(number: int, unit: float) -> float:
-    """Unit of a function of values in a unit."""
-    return unit ** (-1, -2, 0)[kind_and_constant(number)[0]]
+def unit_power(number: int) -> float:
+    """Power of the unit of values in that of the function."""
+    return (-1.0, -2.0, 0.0)[kind_and_constant(number)[0]]
 
 
 def written(number: int, name: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.families import families_of, regress
-from inrflow.dynamics.laws.law import Law, Segments, integrable, max_norm, pruned, segments, simplest, well_posed, worse
+from inrflow.dynamics.laws.law import Law, Segments, integrable, max_norm, pruned, segments, well_posed
+from inrflow.dynamics.laws.refinement.final import simplest, worse
 from inrflow.dynamics.laws.refinement.rollouts import Refinement
 from inrflow.dynamics.laws.setting import Data, EncodedData, Log, choose_basis, condition_count, encode, forecast_errors
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,9 +22,9 @@ from inrflow.dynamics.laws.families import (
     without_transients,
 )
 from inrflow.dynamics.laws.kinetics.search import with_functions
-from inrflow.dynamics.laws.law import HARDLY, MOST_STEPS, Law, integrable, simplest, well_posed
+from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
-from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, refine
+from inrflow.dynamics.laws.refinement.final import EXACT, HARDLY, KEPT, refine, simplest, well_posed_mixtures
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     MOST_OF_GRID,
@@ -371,23 +370,6 @@ def _size(law: Law) -> int:
     """Number of non-zero coefficients; those that vary in place count once."""
     return law.size - sum(int(np.count_nonzero(own)) for own, term in zip(law.theta, law.terms, strict=True)
                           if isinstance(term, Term) and term.place)
-
-
-def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
-    """Well-posed laws, of ill-posed ones on the terms of the first, with the equation of one channel taken from another
-    law, as errors of splines give an exact equation small terms by which short waves grow. t (S, T): times."""
-    found: dict[bytes, Law] = {}
-    alike = [law for law in laws if law.terms == laws[0].terms]
-    for law, c in itertools.product(alike[:_JUDGED], range(laws[0].theta.shape[1])):
-        others = {other.theta[:, c].tobytes(): other for other in alike}
-        others.pop(law.theta[:, c].tobytes())
-        for other in others.values():
-            theta, std = law.theta.copy(), law.std.copy()
-            theta[:, c], std[:, c] = other.theta[:, c], other.std[:, c]
-            if well_posed(one := replace(law, theta=theta, std=std), t):
-                found[theta.tobytes()] = one
-                break
-    return list(found.values())
 
 
 def _with_forecast_errors(train: Data, states: np.ndarray, error: float, judge: Data, most: int, law: Law

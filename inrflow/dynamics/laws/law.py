@@ -23,7 +23,6 @@ from inrflow.encoding.harmonic_codes import HarmonicCodes
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
 _ORDER, _PROBED = 4, 16  # of convergence of the integrator; shortest steps that are tried where longer ones diverge
-HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
 _NONE, _LITTLE = 3.0, 1e-2  # not written: parts within these standard errors; below this share
 _WRITTEN = 20  # most terms of a line: those with the largest ratios to their standard errors, if these are above 1
 
@@ -93,6 +92,10 @@ class Law:
     def context_of(self, system: int | np.ndarray) -> np.ndarray:
         """Contexts (..., P) of systems; empty (0,) without contexts."""
         return self.contexts[system] if self.count else np.zeros(0)
+
+    def terms_in_units(self, units: Sequence[float]) -> tuple[Term | Sine, ...]:
+        """Terms with functions of values in other units, of which the former ones of channels are `units`."""
+        return tuple(term.in_units(units) if isinstance(term, Term) and term.bent else term for term in self.terms)
 
     def field(self, context: np.ndarray | None = None) -> LawField:
         """Vector field at a context (P,), by default 0: a module with `advance` and forward(t, z) of codes (..., C K),
@@ -263,16 +266,6 @@ def with_phase_equations(terms: Sequence[Term | Sine], theta: np.ndarray, period
     return theta
 
 
-def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) exceed others (S,) on average by more than the standard error of the difference, or by more
-    than the others' mean, as a single outlier raises that standard error by as much as the mean."""
-    if np.isfinite(errors).all() > np.isfinite(others).all():
-        return False
-    difference = errors - others
-    error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
-    return not float(difference.mean()) <= min(error, float(others.mean()))
-
-
 def node_rollouts(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
     """Rollouts over single intervals between frames of states (S, T, C, K): codes (S, T - 1, N, C, K) at Gauss points.
 
@@ -369,15 +362,6 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
             return None
         before = after
     return None
-
-
-def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
-    """Errors and law of the fewest terms, of those with errors not significantly above `hardly` times the least ones.
-    Laws of another order in time also need a mean error near the least, as few trajectories are weak evidence."""
-    best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
-        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
-    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def with_spline_rates(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:

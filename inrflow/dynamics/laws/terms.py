@@ -150,6 +150,11 @@ class Term:
         return list(enumerate(self.products)) if self.axis == VALUE else [(self.axis, self.products[0])]
 
     @property
+    def bent(self) -> bool:
+        """Whether functions of values are among its factors."""
+        return any(axis <= FUNCTION for product in self.products for _, axis in product)
+
+    @property
     def bounded(self) -> bool:
         """Whether it is values times a coefficient that varies in space: its norm does not grow with wavenumbers."""
         return self.place > 0 and not self.flux and not self.power and self.axis == VALUE
@@ -218,8 +223,6 @@ class Term:
 
     def in_units(self, units: Sequence[float]) -> Term:
         """The term with functions of values in other units, of which the former ones of channels are `units`."""
-        if not any(axis <= FUNCTION for product in self.products for _, axis in product):
-            return self
         return replace(self, products=tuple(tuple((c, kinetics.in_units(axis, units[c]) if axis <= FUNCTION else axis)
                                                   for c, axis in product) for product in self.products))
 
@@ -368,13 +371,6 @@ def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
 def bends(axis: int) -> bool:
     """Whether a factor with an "axis" is not linear in its channel."""
     return axis == RECIPROCAL or axis <= FUNCTION
-
-
-def unit_of(axis: int, unit: float) -> float:
-    """Unit of a factor with an "axis" of a channel in a unit."""
-    if axis <= FUNCTION:
-        return kinetics.unit_of(axis, unit)
-    return 1.0 if axis == INVERSE else 1 / unit if axis == RECIPROCAL else unit
 
 
 def term_from_state(state: dict) -> Term | Sine:

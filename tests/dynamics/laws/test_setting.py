@@ -18,8 +18,8 @@ from inrflow.domains.triangulation import grid_mesh
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.families import families_of, solenoidal, transient_frames
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import simplest, worse
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.refinement.final import simplest, worse
 from inrflow.dynamics.laws.setting import Data, choose_basis, evenly_spaced, prepare_data, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term

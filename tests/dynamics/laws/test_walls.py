@@ -9,8 +9,9 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, worse
+from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.refinement.final import worse
 from inrflow.dynamics.laws.setting import Data, forecast_errors
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, OTHER_HARMONICS, SECOND, VALUE, Term

@@ -79,10 +79,6 @@ class Sine:
         return {"inputs": [list(vars(one).values()) for one in self.inputs], "weights": list(self.weights),
                 "phase": self.phase, "form": list(vars(self.form).values())}
 
-    def in_units(self, units: Sequence[float]) -> Sine:
-        """The unit itself: its weights are not written."""
-        return self
-
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sine:
         """The unit of a `state()`."""

@@ -1,9 +1,10 @@
-"""Final refinement of a law: steps of its integrator, coefficients along rollouts, needless terms, more harmonics."""
+"""Choice among laws, and final refinement: steps, coefficients along rollouts, needless terms, more harmonics."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from inrflow.domains import Box, Flows
 from inrflow.dynamics.laws.contexts import on_more_harmonics, with_new_contexts
-from inrflow.dynamics.laws.law import HARDLY, Law, integrable, pruned, worse
+from inrflow.dynamics.laws.law import Law, integrable, pruned, well_posed
 from inrflow.dynamics.laws.rates import most_harmonics, regressed_again
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.rollouts import LITTLE, UNRESOLVED, Refinement
@@ -20,6 +21,8 @@ from inrflow.dynamics.laws.setting import Data, EncodedData, Log, condition_coun
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
+_MIXED = 5  # laws whose equations of a channel are replaced
+HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # factors on harmonics, tried in turn; those of flows
 _BETTER = 0.9  # ratio of errors that justifies more harmonics or shorter steps
 KEPT = 0.35  # largest share of the time reserved for forecasts on more harmonics
@@ -204,3 +207,39 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             break
         law, errors = wider, after
         yield errors, law
+
+
+def worse(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) exceed others (S,) on average by more than the standard error of the difference, or by more
+    than the others' mean, as a single outlier raises that standard error by as much as the mean."""
+    if np.isfinite(errors).all() > np.isfinite(others).all():
+        return False
+    difference = errors - others
+    error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
+    return not float(difference.mean()) <= min(error, float(others.mean()))
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
+    """Errors and law of the fewest terms, of those with errors not significantly above `hardly` times the least ones.
+    Laws of another order in time also need a mean error near the least, as few trajectories are weak evidence."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
+        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
+    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
+
+
+def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
+    """Well-posed laws, of ill-posed ones on the terms of the first, with the equation of one channel taken from another
+    law, as errors of splines give an exact equation small terms by which short waves grow. t (S, T): times."""
+    found: dict[bytes, Law] = {}
+    alike = [law for law in laws if law.terms == laws[0].terms]
+    for law, c in itertools.product(alike[:_MIXED], range(laws[0].theta.shape[1])):
+        others = {other.theta[:, c].tobytes(): other for other in alike}
+        others.pop(law.theta[:, c].tobytes())
+        for other in others.values():
+            theta, std = law.theta.copy(), law.std.copy()
+            theta[:, c], std[:, c] = other.theta[:, c], other.std[:, c]
+            if well_posed(one := replace(law, theta=theta, std=std), t):
+                found[theta.tobytes()] = one
+                break
+    return list(found.values())
