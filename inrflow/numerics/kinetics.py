@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-HYPERBOLA, BELL, ARRHENIUS = range(3)  # 1 / (u + a); 1 / (u^2 + a^2); exp(-a / u)
-KINDS = 3
+ARRHENIUS, *HILL = range(5)  # exp(-a / u); 1 / (u^n + a^n) of orders n = 1, 2, 3, 4, which are their kinds
+KINDS = 5
 FUNCTION = -2  # numbers of functions are at most this, below those of other "axes" of factors
 _RESOLUTION, _LEAST = 1e-9, -30.0  # of logarithms of constants
 
@@ -31,8 +31,8 @@ def values_and_slopes(number: int, u: Tensor) -> tuple[Tensor, Tensor]:
     if kind == ARRHENIUS:
         f = torch.exp(-a / u)
         return f, f * a / u**2
-    f = 1 / (u + a) if kind == HYPERBOLA else 1 / (u**2 + a**2)
-    return f, -(f**2) if kind == HYPERBOLA else -2 * u * f**2
+    f = 1 / (u**kind + a**kind)
+    return f, -kind * u ** (kind - 1) * f**2
 
 
 def in_units(number: int, unit: float) -> int:
@@ -43,10 +43,12 @@ def in_units(number: int, unit: float) -> int:
 
 def unit_power(number: int) -> float:
     """Power of the unit of values in that of the function."""
-    return (-1.0, -2.0, 0.0)[kind_and_constant(number)[0]]
+    return -float(kind_and_constant(number)[0])
 
 
 def written(number: int, name: str) -> str:
     """The function of a channel as text."""
     kind, a = kind_and_constant(number)
-    return (f"1/({name}+{a:.4g})", f"1/({name}^2+{a:.4g}^2)", f"exp(-{a:.4g}/{name})")[kind]
+    if kind == ARRHENIUS:
+        return f"exp(-{a:.4g}/{name})"
+    return f"1/({name}+{a:.4g})" if kind == 1 else f"1/({name}^{kind}+{a:.4g}^{kind})"

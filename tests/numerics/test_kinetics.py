@@ -5,9 +5,8 @@ import torch
 
 from inrflow.numerics.kinetics import (
     ARRHENIUS,
-    BELL,
     FUNCTION,
-    HYPERBOLA,
+    HILL,
     in_units,
     kind_and_constant,
     number_of,
@@ -17,8 +16,8 @@ from inrflow.numerics.kinetics import (
 )
 
 U = torch.linspace(0.4, 2.0, 9, dtype=torch.float64)
-FORMULAS = {HYPERBOLA: lambda u, a: 1 / (u + a), BELL: lambda u, a: 1 / (u**2 + a**2),
-            ARRHENIUS: lambda u, a: torch.exp(-a / u)}
+FORMULAS = {ARRHENIUS: lambda u, a: torch.exp(-a / u), HILL[0]: lambda u, a: 1 / (u + a),
+            HILL[1]: lambda u, a: 1 / (u**2 + a**2), HILL[3]: lambda u, a: 1 / (u**4 + a**4)}
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
@@ -44,5 +43,5 @@ def test_functions_in_other_units_have_the_same_values_but_for_their_unit(kind: 
 
 
 def test_functions_are_written_with_the_name_of_their_channel() -> None:
-    texts = [written(number_of(kind, 0.25), "prey") for kind in (HYPERBOLA, BELL, ARRHENIUS)]
-    assert texts == ["1/(prey+0.25)", "1/(prey^2+0.25^2)", "exp(-0.25/prey)"]
+    texts = [written(number_of(kind, 0.25), "prey") for kind in (1, 3, ARRHENIUS)]
+    assert texts == ["1/(prey+0.25)", "1/(prey^3+0.25^3)", "exp(-0.25/prey)"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log
 
@@ -13,13 +13,12 @@ from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.families import Families, some_frames
 from inrflow.dynamics.laws.setting import EncodedData, Log
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.numerics.kinetics import ARRHENIUS, BELL, HYPERBOLA, KINDS, number_of
+from inrflow.numerics.kinetics import ARRHENIUS, HILL, KINDS, number_of
 
 _FEW = 6  # trajectories of one system on which functions are compared
-_CONSTANTS = {HYPERBOLA: np.geomspace(0.03, 4, 8), BELL: np.geomspace(0.05, 4, 8), ARRHENIUS: np.geomspace(0.3, 20, 8)}
+_CONSTANTS = {ARRHENIUS: np.geomspace(0.3, 20, 8), **{order: np.geomspace(0.03, 4, 8) for order in HILL}}
 _MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
-_EXPLAINED = 1e-6  # misfit below which no further function is sought
-_NARROW = 1e-3  # of the logarithm of a constant, in the search
+_NARROWED, _NARROW = 3, 1e-3  # functions whose constants are found, the likeliest; tolerance of their logarithms
 
 
 def with_functions(families: Families, encoded: EncodedData, say: Log) -> Families:
@@ -40,35 +39,40 @@ def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, mos
     values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
     low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
     found = list[Term]()
+
+    def missed(c: int, kind: int, constants: Sequence[float]) -> np.ndarray:
+        return _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants])
+
     for _ in range(_MOST):
-        best = (np.inf, 0, 0, 0.0)
+        every = list[tuple[float, int, int, float]]()
         for c, kind in ((c, kind) for c in range(len(low)) for kind in range(KINDS)):
-            if kind == BELL or low[c] > (0.05 * high[c] if kind == ARRHENIUS else -0.02 * high[c]):
+            if kind == 2 or low[c] > (0.05 * high[c] if kind == ARRHENIUS else -0.02 * high[c]):
                 constants = max(high[c], -low[c]) * _CONSTANTS[kind]
-                every = _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants])
-                best = min(best, (float(every.min()), c, kind, float(constants[every.argmin()])))
-        misfit, c, kind, a = best
+                left = missed(c, kind, constants.tolist())
+                every.append((float(left.min()), c, kind, float(constants[left.argmin()])))
+        every = sorted(every)[:_NARROWED]  # the misfit of the right function is least near the right constant alone
+        misfit, c, kind, a = min((_narrowed(missed, *one[1:]) for one in every), default=(np.inf, 0, 0, 0.0))
         if not misfit < _PAYS * least:
             break
-        ratio = log(_CONSTANTS[kind][1] / _CONSTANTS[kind][0])
-
-        def missed(change: float, further: Sequence[Term], c: int = c, kind: int = kind, a: float = a) -> float:
-            return log(_misfit(encoded, [[*terms, *further, *_group(len(low), c, kind, a * exp(change))]])[0] + 1e-300)
-
-        narrow = minimize_scalar(missed, bounds=(-ratio, ratio), args=(tuple(found),), method="bounded",
-                                 options={"xatol": _NARROW})
-        found += _group(len(low), c, kind, a * exp(float(narrow.x)))
-        least = exp(float(narrow.fun))
-        if least < _EXPLAINED:
-            break
+        found += _group(len(low), c, kind, a)
+        least = misfit
     return found if least < most else []
+
+
+def _narrowed(missed: Callable[[int, int, Sequence[float]], np.ndarray], c: int, kind: int, a: float
+              ) -> tuple[float, int, int, float]:
+    """Least misfit of a function near a constant a, channel, kind and the constant."""
+    ratio = log(_CONSTANTS[kind][1] / _CONSTANTS[kind][0])
+    found = minimize_scalar(lambda change: log(missed(c, kind, [a * exp(change)])[0] + 1e-300), bounds=(-ratio, ratio),
+                            method="bounded", options={"xatol": _NARROW})
+    return exp(float(found.fun)), c, kind, a * exp(float(found.x))
 
 
 def _group(channels: int, c: int, kind: int, constant: float) -> list[Term]:
     """A function of channel c, alone and times each channel that is not spanned by it and products of values."""
     factor = c, number_of(kind, constant)
     return [Term(((*beside, factor),)) for beside in ((), *(
-        ((d, VALUE),) for d in range(channels) if d != c or kind != HYPERBOLA))]
+        ((d, VALUE),) for d in range(channels) if d != c or kind != 1))]
 
 
 def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]]) -> np.ndarray:

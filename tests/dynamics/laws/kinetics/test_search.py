@@ -15,7 +15,7 @@ from inrflow.dynamics.laws.kinetics.search import with_functions
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
-from inrflow.numerics.kinetics import ARRHENIUS, BELL, FUNCTION, HYPERBOLA, kind_and_constant, number_of
+from inrflow.numerics.kinetics import ARRHENIUS, FUNCTION, HILL, kind_and_constant, number_of
 
 LINE = Box([0.0], [2.0], ["walled"])
 Rate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -63,7 +63,7 @@ def test_a_rate_that_saturates_is_found_with_its_constant() -> None:
     functions = {factor for term in families.terms["kinetics"] for factor in term.products[0] if factor[1] <= FUNCTION}
     ((channel, number),) = functions
     kind, constant = kind_and_constant(number)
-    assert (channel, kind) == (0, HYPERBOLA) and constant == pytest.approx(0.4, rel=5e-3)
+    assert (channel, kind) == (0, HILL[0]) and constant == pytest.approx(0.4, rel=5e-3)
 
 
 @pytest.mark.parametrize(("rate", "noise"), [(oscillating, 0.0), (oscillating, 0.05), (holling, 0.2)])
@@ -85,7 +85,7 @@ def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant()
     assert torch.equal(term(torch.zeros(()), z), again(torch.zeros(()), z))
 
 
-@pytest.mark.parametrize("kind", [HYPERBOLA, BELL, ARRHENIUS])
+@pytest.mark.parametrize("kind", [ARRHENIUS, *HILL])
 def test_jacobians_of_laws_with_functions_are_those_of_differences(kind: int) -> None:
     factor = (0, number_of(kind, 0.6))
     terms = [Term((product,)) for product in (((1, VALUE), factor), (factor,), (factor, (0, LAPLACIAN)))]
