@@ -201,3 +201,16 @@ def test_few_values_apart_are_gross_errors_and_a_region_or_many_are_not():
     wrong[3, 2, [5, 30], 0] = True
     assert few_and_apart(x, wrong, seen).tolist() == [True, False, False, True]
     assert few_and_apart(x.expand(4, 3, 40, 1), wrong, seen).tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("frames", [24, 41])
+def test_maxima_of_smooth_series_are_no_spikes(frames):
+    slow = 4 * np.sin(2 * np.pi * np.arange(frames)[:, None] / 100 + np.linspace(0, 6, 40))[..., None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(hampel_filter(torch.as_tensor(slow)), torch.as_tensor(slow))
+    faulty = slow.copy()
+    faulty[12, 7] += 3
+    with pytest.warns(UserWarning, match="1 of .* are spikes of single frames"):
+        found = hampel_filter(torch.as_tensor(faulty)).numpy()
+    assert np.abs(found - slow).max() < 0.3
