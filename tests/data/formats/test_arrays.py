@@ -202,3 +202,16 @@ def test_names_with_slashes_and_objects_beside_arrays(tmp_path):
     with TrajectoryFile(tmp_path / "a.h5") as file:
         assert file.read(1).x[:, 0].tolist() == X.tolist() and file.read(1).t.tolist() == T.tolist()
         np.testing.assert_array_equal(file.read(1).u[..., 0], FIELD[1, ..., 0])
+
+
+@pytest.mark.parametrize("layout", ["(T, N)", "(N, T)", "(S, T, N)"])
+def test_values_of_one_channel_at_an_array_of_points_need_no_axis_of_channels(layout, tmp_path):
+    x = np.random.default_rng(2).uniform(0, 1, (7, 2))
+    u = np.random.default_rng(3).standard_normal((2, 3, 7)).astype(np.float32)  # (S, T, N)
+    given = {"(T, N)": u[0], "(N, T)": u[0].T, "(S, T, N)": u}[layout]
+    np.savez(tmp_path / "a.npz", t=T, x=x, u=given)
+    t, read_x, values, about = read(tmp_path / "a.npz", tmp_path)
+    assert t.tolist() == T.tolist() and about.channels == ("u",) and about.coordinates == ("x", "y")
+    np.testing.assert_array_equal(read_x, x)
+    np.testing.assert_array_equal(values[..., 0], u[: len(values)])
+    assert len(values) == (2 if layout == "(S, T, N)" else 1)

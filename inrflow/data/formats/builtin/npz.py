@@ -38,7 +38,7 @@ class NpzFormat(ArrayFormat):
     def read(self, path: Path, options: ReadOptions) -> Content:
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
         single = len(shapes) == 1 and all(len(shape) < 2 for shape in shapes.values())
-        if single or ("u" in shapes and len(shapes.get("x", ())) > 1):
+        if single or ("u" in shapes and len(shapes.get("x", ())) > 1 and not _lacks_channels(shapes)):
             return NpzContent(path, options)
         return super().read(path, options)  # the axes of a grid, series, or fields by their names
 
@@ -53,6 +53,12 @@ class NpzFormat(ArrayFormat):
     def summary(self, path: Path) -> list[tuple[str, str]]:
         shapes = _headers(path)
         return [("arrays", ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()))]
+
+
+def _lacks_channels(shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether u has axes of times t (T,) and points x (N, d), N other than T, or of trajectories before them, alone."""
+    (T, *more), (N, *d), u = (shapes.get(name, (0,)) or (0,) for name in "txu")
+    return not more and len(d) == 1 and T != N and (u in ((T, N), (N, T)) or (len(u) == 3 and u[1:] == (T, N) != u[:2]))
 
 
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
