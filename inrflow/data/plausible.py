@@ -29,7 +29,6 @@ _PART = 0.2  # largest share of a channel's variance in values that are left out
 _BEYOND, _REST = 3.0, 0.995  # least departure of faults, as a multiple of this quantile of the other departures
 _USUAL = 0.4  # share of departures at a place, or in a frame, from which on they are not faults
 _JUMP, _BESIDE = 10.0, 0.25  # least departure of jumps in a series, in usual ones; largest share of it beside a jump
-_TURN = 0.5  # least share of a jump that a cubic through its neighbours misses, unlike a maximum of a smooth series
 _NORMAL, _GROSS = 1.4826, 5.0  # deviation over median of normal misfits; deviations from which misfits are gross errors
 _FEW, _BESIDE_EACH = 0.2, 0.5  # largest share of values that are gross errors; of the neighbours of one that are, too
 _MOST, _FEWEST = 0.9, 24  # quantile that defines usual departures; least number of frames
@@ -226,9 +225,9 @@ def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missi
         away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
         one, two = (part.roll(shift, 0) + part.roll(-shift, 0) for shift in (1, 2))
-        turned = ((part - (4 * one - two) / 6).abs() < _TURN * away)[2:-2]  # on a cubic through four neighbours
+        missed = (part - (4 * one - two) / 6)[2:-2].abs()  # by the cubic through four neighbours, also at maxima
         jumps = (away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away)
-        jumps[2:-2] &= ~turned
+        jumps[2:-2] &= ~(missed < _GROSS * _NORMAL * missed.nanmedian(0).values)
         part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if count := int((torch.isfinite(values) & (result != values)).sum()):
