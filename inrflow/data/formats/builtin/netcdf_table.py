@@ -99,7 +99,7 @@ def _group(path: Path) -> tuple[str | None, list[str]]:
             listed = item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None
             (others if scale else fields).setdefault(group, []).extend([own] if listed else [])
 
-    with open_hdf5(path) as file:  # refuses references to other files
+    with open_hdf5(path) as file, damage_as_user_error(path):  # refuses references to other files
         file.visititems(look)
     held = fields or others
     if len(held) > 1 and "" not in held:
