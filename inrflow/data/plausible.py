@@ -224,7 +224,10 @@ def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missi
             middle[ends], usual[ends] = other[ends], torch.maximum(_usual(part, other, 5), floor)
         away = (part - middle).abs()
         beside = torch.maximum(away.roll(1, 0).nan_to_num(), away.roll(-1, 0).nan_to_num())
+        one, two = (part.roll(shift, 0) + part.roll(-shift, 0) for shift in (1, 2))
+        missed = (part - (4 * one - two) / 6)[2:-2].abs()  # by the cubic through four neighbours, also at maxima
         jumps = (away > _JUMP * usual) & (usual > 0) & (beside < _BESIDE * away)
+        jumps[2:-2] &= ~(missed < _GROSS * _NORMAL * missed.nanmedian(0).values)
         part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if count := int((torch.isfinite(values) & (result != values)).sum()):

@@ -44,7 +44,8 @@ _COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 BLOCK_ROWS, _SINGLE = 16384, 0.9  # the second: times for each row, at least, of data without places
 _MISSING = frozenset("|na|n/a|#n/a|n.a.|nan|nd|no data|nodata|null|none|missing|-|--|---|*|bad|err|error|invalid|"
-                     "#value!|#ref!|#div/0!|..|\\n".split("|"))  # in any case
+                     "#value!|#ref!|#div/0!|#num!|#name?|#null!|#nv|#wert!|#bezug!|#zahl!|#valeur!|#n/d|fehler|erreur|"
+                     "k.a.|keine daten|..|\\n".split("|"))  # in any case; also Excel's in other languages
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Grid:
     """Structure of a gridded file: its dimensions, and the variables (axes) that have only some of them.
 
     cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh, or NODES and blocks of cells around points. attributes: by
-    variable name, and of the file under "". scalars: single values, such as a projection or a level.
+    variable name, and of the file under "". scalars: single values, such as a projection or a level. topology: further
+    variables, which say how the points of the grid are connected, by name: their dimensions, values and attributes.
     """
 
     dims: tuple[str, ...]
@@ -61,6 +63,7 @@ class Grid:
     cells: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     scalars: dict[str, np.ndarray] = field(default_factory=dict)
+    topology: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, Any]]] = field(default_factory=dict)
 
 
 class Columns(ABC):
@@ -309,15 +312,11 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
     cells = [_number(str(value).strip()) for value in values.tolist()]
     try:
         return np.array(cells, np.float64)
-    except ValueError:
-        for row, cell in enumerate(cells):
-            try:
-                float(cell)
-            except ValueError:
-                given = str(values[row]).strip()
-                raise UserError(f"{path}: {name} is {given!r} in row {first + row + 1}; expected a number, or an empty "
-                                "cell where it is missing") from None
-        raise
+    except ValueError:  # the cell that is no number with a decimal comma either, if there is one
+        row = next(row for written in ([cell.replace(",", ".", 1) for cell in cells], cells)
+                   for row, cell in enumerate(written) if not all_numbers(np.array([cell, "0"], object)))
+        raise UserError(f"{path}: {name} is {str(values[row]).strip()!r} in row {first + row + 1}; expected a number, "
+                        "or an empty cell where it is missing") from None
 
 
 def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) -> None:

@@ -179,7 +179,7 @@ class Layout(ABC):
         """UserError for channels without any value."""
         names = [name for name, has in zip(self.description.channels, has_value, strict=True) if not has]
         return self.fail("u", f"has no value at all in channel {', '.join(names)} (all NaN)",
-                         "remove the channel or supply its values")
+                         "name the others with channels=[...], or supply its values")
 
 
 class FrameLayout(Layout):

@@ -152,7 +152,8 @@ def attributes_of(name: str, known: Mapping[str, dict[str, Any]]) -> dict[str, A
     if own is not None or what not in _PREDICTED:
         return own or {}
     found, (words, modifier) = known.get(channel, {}), _PREDICTED[what]
-    named: dict[str, Any] = {key: found[key] for key in ("cell_methods", "grid_mapping") if key in found}
+    same = "cell_methods", "grid_mapping", "mesh", "location"
+    named: dict[str, Any] = {key: found[key] for key in same if key in found}
     named |= {"standard_name": f"{found['standard_name']}{modifier}"} if "standard_name" in found else {}
     return {"long_name": f"{found.get('long_name', channel)}, {words}", **named}
 

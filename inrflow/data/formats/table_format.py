@@ -39,6 +39,8 @@ _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Po
 _AXIS = re.compile(r"([xyz])([ _-]?(coordinate|coord|location|position|pos))?(\s*[(\[].*[)\]]|[ _](mm|cm|m|km))?",
                    re.IGNORECASE)
 _GRID = ("easting", "eastings", "utm_easting", "utm_x"), ("northing", "northings", "utm_northing", "utm_y")
+_RUN = re.compile(r"(runs?|samples?|members?|ensemble|trials?|cases?|experiments?|exp|sim(ulation)?s?|realizations?|"
+                  r"episodes?|traj|trajectories|batch|seed)([_ ]?(ids?|no|nr|number|index))?", re.IGNORECASE)
 _QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent and latitude below which a plane suffices
 _SOME_PLACES = 4  # from which on a coordinate of one value is none
@@ -174,6 +176,12 @@ class TableContent(Content):
                 map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]
             hint = f"; write bare numbers if {noted[0]} is one" if noted else ""
             warnings.warn(f"{path}: {called_so} {words} and {are} left out{hint}", stacklevel=2)
+        runs = [] if options.channels or "trajectory" in names else [name for name in names if _RUN.fullmatch(name)]
+        for name in runs:
+            if self._alone_distinguishes(name, [time, *(lonlat if sphere else [one for one in axes if one != PLACE])]):
+                raise UserError(f"{path}: rows of one time and place differ by {name}; call this column `trajectory` "
+                                "(whole numbers from 0) if it numbers trajectories, else name the channels with "
+                                "channels=[...]")
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in {*names, PLACE}]
         if not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "none of them is a channel"
@@ -214,6 +222,17 @@ class TableContent(Content):
             values = ", ".join(f"{name} is {low[same.index(name)]:g}" for name in fixed)
             warnings.warn(f"{self.path}: {values} in all rows, and no coordinate", stacklevel=3)
         return tuple(name for name in axes if name not in fixed), fixed
+
+    def _alone_distinguishes(self, name: str, others: Sequence[str]) -> bool:
+        """Whether rows are mostly the same in `others`, and each differs from all others with column `name`."""
+        seen, count = (set[tuple](), set[tuple]()), 0
+        with self.kind.open_columns(self.path, [(one,) for one in (name, *others)]) as columns:
+            for block in columns.blocks(1 << 16):
+                cells = [block[one].tolist() for one in (*others, name)]
+                seen[0].update(zip(*cells[:-1], strict=True))
+                seen[1].update(zip(*cells, strict=True))
+                count += len(cells[0])
+        return 2 * len(seen[0]) <= count == len(seen[1])
 
     def _without_values(self, names: Sequence[str]) -> set[str]:
         """Names of the columns without any value but words."""

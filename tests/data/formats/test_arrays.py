@@ -170,3 +170,48 @@ def test_records_of_numpy_are_a_table(tmp_path):
     convert(tmp_path / "a.npy", tmp_path / "a.h5")
     with TrajectoryFile(tmp_path / "a.h5") as file:
         np.testing.assert_array_equal(file.read(0).u[..., 0], 10 * np.arange(3)[:, None] + np.arange(4))
+
+
+@pytest.mark.parametrize("called, named", [("tvec", True), ("sampled_at", False)])
+def test_a_vector_whose_size_fits_the_frames_holds_their_times(called, named, tmp_path):
+    t, x, y = np.array([0.0, 0.1, 0.4, 0.5]), np.linspace(0, 1, 4), np.linspace(-1, 1, 5)  # as many times as places
+    field = np.random.default_rng(1).standard_normal((4, 5, 4)).astype(np.float32)  # (X, Y, T)
+    matlab_73(tmp_path / "a.mat", {"U": field, called: t[None], "xg": x[:, None], "yg": y[None]})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        convert(tmp_path / "a.mat", tmp_path / "a.h5", coordinates=["xg", "yg"])
+    assert [f"they are those in {called}" in str(one.message) for one in told] == [True] * (not named)
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert file.read(0).t.tolist() == t.tolist()
+        np.testing.assert_array_equal(file.read(0).u[..., 0], field.reshape(20, 4).T)
+
+
+def test_of_two_vectors_of_one_size_the_one_that_begins_with_t_is_of_times(tmp_path):
+    x, y, t = np.linspace(0, 1, 4), np.linspace(-1, 1, 5), np.array([0.0, 0.1, 0.4, 0.5])
+    matlab_73(tmp_path / "a.mat", {"U": np.zeros((4, 5, 4)) + t, "t_fine": t[None], "xg": x[:, None], "yg": y[None]})
+    read_t, read_x, u, about = read(tmp_path / "a.mat", tmp_path)
+    assert read_t.tolist() == t.tolist() and about.coordinates == ("xg", "yg")
+    assert sorted(set(read_x[:, 0])) == x.tolist() and np.allclose(u[0, :, 0, 0], t)
+
+
+def test_names_with_slashes_and_objects_beside_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", field=FIELD[..., 0], settings=np.array({"a": 1}, object),
+             **{"time (s)": T, "grid/x": X})
+    with pytest.warns(UserWarning, match="settings holds Python objects, which are not read"):
+        convert(tmp_path / "a.npz", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert file.read(1).x[:, 0].tolist() == X.tolist() and file.read(1).t.tolist() == T.tolist()
+        np.testing.assert_array_equal(file.read(1).u[..., 0], FIELD[1, ..., 0])
+
+
+@pytest.mark.parametrize("layout", ["(T, N)", "(N, T)", "(S, T, N)"])
+def test_values_of_one_channel_at_an_array_of_points_need_no_axis_of_channels(layout, tmp_path):
+    x = np.random.default_rng(2).uniform(0, 1, (7, 2))
+    u = np.random.default_rng(3).standard_normal((2, 3, 7)).astype(np.float32)  # (S, T, N)
+    given = {"(T, N)": u[0], "(N, T)": u[0].T, "(S, T, N)": u}[layout]
+    np.savez(tmp_path / "a.npz", t=T, x=x, u=given)
+    t, read_x, values, about = read(tmp_path / "a.npz", tmp_path)
+    assert t.tolist() == T.tolist() and about.channels == ("u",) and about.coordinates == ("x", "y")
+    np.testing.assert_array_equal(read_x, x)
+    np.testing.assert_array_equal(values[..., 0], u[: len(values)])
+    assert len(values) == (2 if layout == "(S, T, N)" else 1)

@@ -3,15 +3,17 @@
 import csv
 import io
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inrflow.data.formats.columns import column_numbers
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.streams.tidy import tidied
-from inrflow.data.formats.texts.csv_table import CsvColumns
+from inrflow.data.formats.texts.csv_table import CsvColumns, CsvFormat
 from inrflow.errors import UserError
 
 CELLS = st.sampled_from(["1", "2.5", "", " 3", "4 ", "nan", '"5"', '"a,b"', '"c\nd"', '"e""f"', "x;y", "é", "-1e3"])
@@ -81,3 +83,17 @@ def test_time_grows_as_the_number_of_columns_and_too_many_are_refused(tmp_path):
     with pytest.raises(UserError, match="4001 channels are more than the 4000 that a file can name"):
         convert(path, tmp_path / "wide.h5")
     assert time.process_time() - began < 10  # 60 where each column is compared with all
+
+
+def test_errors_of_spreadsheets_are_missing_and_what_is_no_number_is_named(tmp_path):
+    rows = ["19,96", "Fehler", "#NV", "#DIV/0!", "1.013,25", "20,5"]
+    lines = "\r\n".join(f"{hour};{hour % 2};{cell}" for hour, cell in enumerate(rows))
+    (tmp_path / "a.csv").write_bytes(f"t;x;T\r\n{lines}\r\n".encode("cp1252"))
+    with closing(CsvFormat().open_columns(tmp_path / "a.csv")) as columns:
+        block = next(columns.blocks(99))
+    np.testing.assert_array_equal(column_numbers(block["T"], "T", tmp_path, 0), [
+        19.96, np.nan, np.nan, np.nan, 1013.25, 20.5])
+    with pytest.raises(UserError, match="T is 'kaputt' in row 2;"):  # not 1,5, which is a number where all are
+        column_numbers(np.array(["1,5", "kaputt", "2,5"], object), "T", tmp_path, 0)
+    with pytest.raises(UserError, match="T is '2,5' in row 3;"):
+        column_numbers(np.array(["1.5", "1.7", "2,5"], object), "T", tmp_path, 0)

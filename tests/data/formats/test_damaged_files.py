@@ -1,14 +1,17 @@
 """Damaged and hostile trajectory files: one sentence each, nothing read from elsewhere."""
 
 import os
+import re
 import threading
 import time
 
 import h5py
 import numpy as np
 import pytest
+from instrument_files import exodus
 from small_data import WAVE, field
 
+from inrflow.data.formats.builtin.netcdf_table import open_netcdf
 from inrflow.data.formats.schema import survives
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
@@ -130,3 +133,14 @@ def test_what_does_not_end_or_ends_the_process_does_not_survive_beside_other_thr
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_damaged_list_of_variables_of_netcdf_is_one_sentence(path):
+    exodus(path, "NETCDF4", True)  # with as many variables as are listed in a tree
+    content = path.read_bytes()
+    trees = [found.start() for found in re.finditer(b"BTHD", content)]
+    assert trees
+    for start in trees:
+        path.write_bytes(content[:start + 12] + bytes([content[start + 12] ^ 255]) + content[start + 13:])
+        with pytest.raises(UserError, match="damaged"):
+            open_netcdf(path)

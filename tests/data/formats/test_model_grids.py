@@ -287,3 +287,40 @@ def test_meshes_of_ugrid_in_metres_are_in_the_plane_and_flat_fields_are_named_be
         "time": DAYS, "lon": (("y", "x"), lon), "lat": (("y", "x"), lat)}).to_netcdf(tmp_path / "soil.nc")
     with pytest.raises(UserError, match=r"take those without soil with channels=\[T2\]"):
         convert(tmp_path / "soil.nc", tmp_path / "soil.h5")
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_answers_on_a_mesh_of_ugrid_keep_its_topology(suffix, tmp_path):
+    lon, lat = np.array([0.0, 1.0, 1.0, 0.0, 2.0]), np.array([40.0, 40.0, 41.0, 41.0, 40.5])
+    corners = np.ma.masked_equal([[1, 2, 3, 4], [2, 5, 3, -9]], -9)  # a quadrilateral and a triangle, counted from 1
+    with netCDF4.Dataset(tmp_path / "in.nc", "w") as data:
+        for name, size in (("time", 4), ("node", 5), ("face", 2), ("corner", 4)):
+            data.createDimension(name, size)
+        about = {"cf_role": "mesh_topology", "topology_dimension": 2, "node_coordinates": "node_lon node_lat",
+                 "face_node_connectivity": "face_nodes"}
+        data.createVariable("mesh", "i4", ()).setncatts(about)
+        connected = data.createVariable("face_nodes", "i4", ("face", "corner"), fill_value=-9)
+        connected.start_index, connected[:] = 1, corners
+        for name, line, units in (("lon", lon, "degrees_east"), ("lat", lat, "degrees_north")):
+            one = data.createVariable(f"node_{name}", "f8", ("node",))
+            one.units, one[:] = units, line
+        one = data.createVariable("time", "f8", ("time",))
+        one.units, one[:] = "days since 2020-01-01", np.arange(4)
+        one = data.createVariable("zeta", "f4", ("time", "node"))
+        one.setncatts({"mesh": "mesh", "location": "node", "units": "m"})
+        one[:] = field(lon, lat)
+    convert(tmp_path / "in.nc", tmp_path / "in.h5")
+    with TrajectoryFile(tmp_path / "in.h5") as file:
+        about_field, u = file.description, file.read(0).u[..., 0]
+    rows = read_points(tmp_path / "in.nc", about_field)
+    write_points(tmp_path / f"out.{suffix}", rows, {"zeta_q50": u.ravel()}, about_field)
+    opened = xarray.open_zarr if suffix == "zarr" else xarray.open_dataset
+    with opened(tmp_path / f"out.{suffix}", mask_and_scale=False) as answer:
+        assert {key: answer["mesh"].attrs[key] for key in about} == about
+        connected = answer["face_nodes"]
+        assert connected.dims == ("face", "corner") and connected.attrs["start_index"] == 1
+        assert connected.dtype == np.int32 and connected.attrs["_FillValue"] == -9
+        np.testing.assert_array_equal(connected.values, corners.filled(-9))
+        assert (answer["zeta_q50"].attrs["mesh"], answer["zeta_q50"].attrs["location"]) == ("mesh", "node")
+        np.testing.assert_array_equal(answer["zeta_q50"].values, u)
+    assert read_points(tmp_path / f"out.{suffix}", about_field).x.shape == (20, 3)

@@ -51,6 +51,15 @@ def test_a_column_for_each_station(tmp_path, places):
     assert about.channels == ("temperature",) and about.time_units.startswith("hours since")
 
 
+def test_columns_of_stations_may_have_their_unit_behind_the_name(tmp_path, places):
+    table = pandas.DataFrame(VALUES, columns=["101 [°C]", "7 (°C)", "33"]).assign(time=HOURS)
+    table.to_csv(tmp_path / "wide.csv", index=False, sep=";", decimal=",", encoding="utf-8-sig")
+    check(read(tmp_path / "wide.csv", places)[1])
+    table = table.rename(columns={"33": "33 [°C]"})
+    table.to_csv(tmp_path / "all.csv", index=False)
+    assert read(tmp_path / "all.csv", places)[0].units == ("°C",)
+
+
 def test_a_column_of_names(tmp_path, places):
     table = pandas.DataFrame({"time": np.repeat(HOURS, 3), "station": np.tile([101, 7, 33], 6), "t2m": VALUES.ravel()})
     table.to_csv(tmp_path / "long.csv", index=False)

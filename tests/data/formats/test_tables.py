@@ -396,3 +396,26 @@ def test_a_damaged_gzip_file_is_named(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes((tmp_path / "a.csv.gz").read_bytes()[:60])
     with pytest.raises(UserError, match="a.csv.gz"):
         convert(tmp_path / "a.csv.gz", tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize("called", ["run", "Simulation_id", "member"])
+def test_runs_at_one_time_and_place_are_not_averaged(called, tmp_path):
+    run, t, x = (part.ravel() for part in np.meshgrid(np.arange(3), np.arange(4) / 2, np.arange(5.0), indexing="ij"))
+    u = np.random.default_rng(0).standard_normal(60).round(6)
+
+    def write(name, run):
+        rows = zip(run.tolist(), t.tolist(), x.tolist(), u.tolist(), strict=True)
+        lines = "\n".join(",".join(map(str, row)) for row in rows)
+        (tmp_path / f"{name}.csv").write_text(f"{name},t,x,u\n{lines}\n")
+        return tmp_path / f"{name}.csv"
+
+    with pytest.raises(UserError, match=f"rows of one time and place differ by {called}; call this column `traj"):
+        convert(write(called, run), tmp_path / "a.h5")
+    convert(write("trajectory", run), tmp_path / "b.h5")
+    with TrajectoryFile(tmp_path / "b.h5") as file:
+        read = np.stack([file.read(number).u.ravel() for number in range(3)])
+    np.testing.assert_allclose(read, u.reshape(3, 20), rtol=1e-6)
+    constant = tmp_path / "d.csv"
+    lines = "\n".join(f"7,{a},{b},{c}" for a, b, c in zip(t[:20], x, u, strict=False))
+    constant.write_text(f"{called},t,x,u\n{lines}\n")
+    convert(constant, tmp_path / "d.h5")  # one run alone is no contradiction

@@ -98,3 +98,16 @@ def test_numbers_are_no_names_of_variables_and_rows_without_one_are_named(tmp_pa
         wrong.to_csv(tmp_path / "wrong.csv", index=False)
         with pytest.raises(UserError, match=words):
             convert(tmp_path / "wrong.csv", tmp_path / "wrong.h5")
+
+
+@pytest.mark.filterwarnings("ignore:.*(station holds text|no column is called as times are|holds milliseconds)")
+@pytest.mark.parametrize("called", ["metric", "sensor_type", "Parameter_Name"])
+def test_other_words_for_variables_and_times_that_only_their_values_tell(called, tmp_path):
+    table = TIDY.drop(columns="unit").rename(columns={"variable": called, "time": "ts"})
+    table.to_csv(tmp_path / "dates.csv", index=False)
+    table.assign(ts=table["ts"].astype("datetime64[ms]").astype(np.int64)).to_csv(tmp_path / "numbers.csv", index=False)
+    about, values = converted(tmp_path / "dates.csv")
+    assert set(about.channels) == {"t2m", "wind"} and all(values[name] == expected(name) for name in values)
+    about, values = converted(tmp_path / "numbers.csv")
+    assert about.time_units == "milliseconds since 1970-01-01" and list(values["t2m"].values()) == list(
+        expected("t2m").values())

@@ -21,7 +21,7 @@ import numpy as np
 
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers
 from inrflow.data.description import PLACE, Description
-from inrflow.data.formats.columns import TIMES, Columns, find_column
+from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.streams.gridded import ArrayWriter
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
@@ -31,7 +31,8 @@ from inrflow.runtime.atomic_files import damage_as_user_error
 
 _AXES, _MOST_AXES = ("x", "y", "z"), 3
 _FEWEST = 5  # least number of places along an axis without coordinates
-_TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan", "tcoord", "t_coord", "t_coordinate", "tgrid", "t_grid")
+_TIMES = (*TIMES, "tt", "ts", "t_star", "times", "tspan", "tcoord", "t_coord", "t_coordinate", "tgrid", "t_grid",
+          "tvec", "t_vec", "tvals", "t_vals", "tout", "t_out", "tlist", "t_list", "timevec", "time_vec", "t_axis")
 _POINTS = ("x", "x_star", "xy", "xyz", "points", "nodes", "coords", "coordinates", "pos", "mesh_pos", "position",
            "positions", "vertices", "locations")  # names of arrays (N, d)
 _HINT = "name arrays with channels=[...], coordinates=[...] and time=NAME"
@@ -51,6 +52,7 @@ class ArrayContent(StreamedContent):
         held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
                          for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
+        arrays = {name.replace(*IN_FILES): array for name, array in arrays.items()}
         times_of = _TIMES if options.time is None else (options.time,)
         if dated := find_column([name for name, array in arrays.items() if array.dtype.kind == "M"], times_of):
             arrays = {**arrays, dated: moments_to_numbers(arrays[dated], DEFAULT_CALENDAR)}
@@ -100,8 +102,14 @@ class ArrayContent(StreamedContent):
         channels = _labelled({name: 1 if order[3] is None else field.shape[order[3]] for name, field in fields.items()})
         if options.channels and len(options.channels) == len(channels):
             channels = list(options.channels)
+        count = first.shape[order[1]]
+        left = [name for name in vectors if name not in (*named, "parameters") and len(arrays[name]) == count > 1]
+        if times is None and len(left) == 1 and (np.diff(arrays[left[0]]) > 0).all():
+            time, times = left[0], np.asarray(arrays[left[0]], np.float64)
+            warnings.warn(f"{path}: no vector is called as times are: they are those in {time}, whose size fits; "
+                          "time=NAME names another", stacklevel=2)
         if times is None:
-            times = np.arange(first.shape[order[1]], dtype=np.float64)
+            times = np.arange(count, dtype=np.float64)
             warnings.warn(f"{path} has no times: {len(times)} frames are counted along axis {order[1] + 1} of "
                           f"{first.shape}, a unit of time apart", stacklevel=2)
         self._t, self._x, self._order_of, self._arrays = times, lattice(axes), order, list(fields.values())
@@ -180,6 +188,7 @@ class ArrayContent(StreamedContent):
     ) -> list[str] | None:
         """Names of vectors, other than times, whose sizes match the axes of a field; None if there are none."""
         others = [name for name in vectors if name != time and len(np.unique(arrays[name])) == len(arrays[name])]
+        others.sort(key=lambda name: name[:1] in "tT")  # of two that fit, one such as t_fine is of times
         if not 0 < len(others) <= _MOST_AXES + 1:
             return None
         times = None if time is None else arrays[time]

@@ -13,6 +13,7 @@ from inrflow.data.formats.meshes.mesh_series import simplices
 from inrflow.data.formats.streams.netcdf_writers import require_package
 from inrflow.errors import UserError
 
+TOPOLOGY = "inrflow_topology"  # attribute of datasets: variables of meshes of UGRID, for files with answers
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 #: Exodus elements by the first letters of their types: meshio's names, and numbers of corners.
 _ELEMENTS = {"tri": ("triangle", 3), "qua": ("quad", 4), "she": ("quad", 4), "tet": ("tetra", 4), "bar": ("line", 2),
@@ -143,7 +144,7 @@ def _of_mpas(path: Path, data: Any) -> Any:
 def _of_mesh(path: Path, data: Any) -> Any:
     """UGRID dataset with the fields at faces, nodes or edges, whichever has most, and their coordinates.
 
-    Topology and connectivity are left out, and fields at other places with a warning.
+    Topology and connectivity go into the attribute TOPOLOGY; fields at other places are left out with a warning.
     """
     for mesh in [name for name, one in data.data_vars.items() if one.attrs.get("cf_role") == "mesh_topology"]:
         words = {key: str(value).split() for key, value in data[mesh].attrs.items()}
@@ -158,6 +159,8 @@ def _of_mesh(path: Path, data: Any) -> Any:
         own = [name for name in words.get(f"{where}_coordinates", []) if name in data.variables]
         parts = {name for key, names in words.items() if key.endswith(("_coordinates", "_connectivity"))
                  for name in names if name in data.variables}
+        mesh_of = {name: data.variables[name] for name in (mesh, *sorted(parts - set(own)))}
+        data.attrs[TOPOLOGY] = data.attrs.get(TOPOLOGY, {}) | mesh_of
         data = data.drop_vars([mesh, *others, *(parts - set(own))]).set_coords(own)
         for name, axis in zip(own, "XY", strict=False):
             data[name].attrs.setdefault("axis", axis)

@@ -20,7 +20,7 @@ from inrflow.data.calendar import (
     numbers_to_moments,
     units_of,
 )
-from inrflow.data.formats.builtin.models import from_model_layouts
+from inrflow.data.formats.builtin.models import TOPOLOGY, from_model_layouts
 from inrflow.data.formats.columns import HEIGHTS, TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import ReadOptions
@@ -99,7 +99,7 @@ def _group(path: Path) -> tuple[str | None, list[str]]:
             listed = item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None
             (others if scale else fields).setdefault(group, []).extend([own] if listed else [])
 
-    with open_hdf5(path) as file:  # refuses references to other files
+    with open_hdf5(path) as file, damage_as_user_error(path):  # refuses references to other files
         file.visititems(look)
     held = fields or others
     if len(held) > 1 and "" not in held:
@@ -247,6 +247,17 @@ def _attributes(item: Any) -> dict[str, Any]:
             if key not in _PACKING and np.asarray(value).dtype.kind in "iufU"}
 
 
+def _as_stored(variable: Any) -> tuple[tuple[str, ...], np.ndarray, dict[str, Any]]:
+    """Dimensions, values and attributes of a variable of numbers, whole where the file has whole ones with gaps."""
+    values, packing = np.asarray(variable.values), variable.encoding
+    kind, fill = packing.get("dtype"), packing.get("_FillValue")
+    about = {str(key): value for key, value in variable.attrs.items() if np.asarray(value).dtype.kind in "iufU"}
+    if kind is not None and np.dtype(kind).kind in "iu" and values.dtype.kind == "f" and fill is not None:
+        values, about = np.where(np.isnan(values), fill, values).astype(kind), about | {"_FillValue": fill}
+    values = values if values.dtype.kind in "fiu" else np.zeros(values.shape, np.int32)
+    return tuple(map(str, variable.dims)), values, about
+
+
 def valid_values(variable: Any, name: str, path: Path) -> np.ndarray:
     """Values of a variable, NaN outside of its CF attributes `valid_range`, `valid_min` and `valid_max`, which is told.
     """
@@ -318,11 +329,15 @@ class NetcdfColumns(Columns):
                       for name, v in data.variables.items() if not v.dims and name not in self._on
                       and (v.dtype.kind in "fiuM" or "grid_mapping_name" in v.attrs)}
             held = {name: _attributes(v) for name, v in (single | self._on).items()}
+            topology = {str(name): _as_stored(v) for name, v in data.attrs.get(TOPOLOGY, {}).items()}
+            for name, one in self._on.items():
+                if one.attrs.get("mesh") in topology:
+                    held[name] |= {key: one.attrs[key] for key in ("mesh", "location") if key in one.attrs}
             for one in held.values():
                 if one.get("grid_mapping") not in (None, *single):
                     del one["grid_mapping"]
             self.grid = Grid(tuple(map(str, dims)), sizes, axes, attributes={"": _attributes(self._data), **held},
-                             scalars={name: np.asarray(v.values) for name, v in single.items()})
+                             scalars={name: np.asarray(v.values) for name, v in single.items()}, topology=topology)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         total = int(np.prod(self._shape, dtype=np.int64))

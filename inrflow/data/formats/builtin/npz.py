@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -37,13 +38,13 @@ class NpzFormat(ArrayFormat):
     def read(self, path: Path, options: ReadOptions) -> Content:
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
         single = len(shapes) == 1 and all(len(shape) < 2 for shape in shapes.values())
-        if single or ("u" in shapes and len(shapes.get("x", ())) > 1):
+        if single or ("u" in shapes and len(shapes.get("x", ())) > 1 and not _lacks_channels(shapes)):
             return NpzContent(path, options)
         return super().read(path, options)  # the axes of a grid, series, or fields by their names
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+            return {name: archive[name] for name in _headers(path)}
 
     def save(self, file: Any, arrays: dict[str, np.ndarray]) -> None:
         save: Any = np.savez_compressed  # whose arrays are keyword arguments
@@ -54,10 +55,16 @@ class NpzFormat(ArrayFormat):
         return [("arrays", ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()))]
 
 
+def _lacks_channels(shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether u has axes of times t (T,) and points x (N, d), N other than T, or of trajectories before them, alone."""
+    (T, *more), (N, *d), u = (shapes.get(name, (0,)) or (0,) for name in "txu")
+    return not more and len(d) == 1 and T != N and (u in ((T, N), (N, T)) or (len(u) == 3 and u[1:] == (T, N) != u[:2]))
+
+
 def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of every array, from the headers alone. Raises UserError if one is damaged, contains Python
-    objects, or declares more values than the archive holds."""
-    headers = {}
+    """Shape and type of every array, from the headers alone; those of Python objects are left out with a warning.
+    Raises UserError if one is damaged or declares more values than the archive holds, or all contain objects."""
+    headers, objects = {}, []
     with damage_as_user_error(path), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
@@ -65,11 +72,17 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
             size = math.prod(shape) * dtype.itemsize
             name = member.filename.removesuffix(".npy")
             if dtype.hasobject:
-                raise UserError(f"{path}: {name} holds Python objects; expected plain arrays")
+                objects.append(name)
+                continue
             if size > member.file_size:
                 raise UserError(f"{path}: {name} declares {size:.3g} bytes but the archive holds "
                                 f"{member.file_size:.3g}; it is damaged, write it again")
             headers[name] = (shape, dtype)
+    if objects:
+        if not headers or set(objects) & {"t", "x", "u"}:
+            raise UserError(f"{path}: {', '.join(objects)} holds Python objects; expected plain arrays")
+        warnings.warn(f"{path}: {', '.join(objects)} holds Python objects, which are not read, and is left out",
+                      stacklevel=3)
     return headers
 
 
@@ -124,7 +137,7 @@ class NpzContent(Content):
             u, x = self._shapes["u"], self._shapes["x"]
             rows = len(u) == 2
             streamed = () if rows else ("u", "x") if len(x) == 4 else ("u",)
-            others = [name for name in archive.files if name not in ("channels", "coordinates", *streamed)]
+            others = [name for name in self._shapes if name not in ("channels", "coordinates", *streamed)]
             arrays = {name: archive[name] for name in others}
             t = np.asarray(arrays.pop("t"), np.float64)
             context = {name: arrays.pop(name, None) for name in ("parameters", "environment")}

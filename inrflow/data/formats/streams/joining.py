@@ -85,7 +85,8 @@ class JoinedContent(StreamedContent):
                 self._contents.append(content)
                 if not content.description.same_system(self._contents[0].description):
                     raise UserError(f"{path} has {content.description.layout}, {paths[0]} "
-                                    f"{self._contents[0].description.layout}; give files of one system")
+                                    f"{self._contents[0].description.layout}; give files of one system, and "
+                                    "those of further variables merged with them, as by xarray.merge in Python")
                 if content.description.parameter_names != self._contents[0].description.parameter_names:
                     raise UserError(f"{path} has the parameters {_listed(content)}, {paths[0]} "
                                     f"{_listed(self._contents[0])}; give files with the same")

@@ -73,6 +73,13 @@ class NetcdfWriter(TableWriter):
         for name, value in scalars.items():
             own = known.get(name, {}) | ({"units": self._calendar} if value.dtype.kind == "M" else {})
             self._file.create_variable(name, (), data=self._encoded(value)).attrs.update(own)
+        for name, (along, values, about) in ({} if grid is None else grid.topology).items():
+            sizes = dict(zip(along, values.shape, strict=True))
+            known_sizes = {dim: self._file.dimensions[dim].size for dim in along if dim in self._file.dimensions}
+            if name not in columns and name not in scalars and known_sizes.items() <= sizes.items():
+                self._file.dimensions.update({dim: size for dim, size in sizes.items() if dim not in known_sizes})
+                self._file.create_variable(name, along, data=values, fillvalue=about.get("_FillValue")).attrs.update(
+                    {key: value for key, value in about.items() if key != "_FillValue"})
         auxiliary = " ".join([*(name for name in axes if name in columns and name not in dims),
                               *(name for name in scalars if "grid_mapping_name" not in known.get(name, {}))])
         for name, values in columns.items():

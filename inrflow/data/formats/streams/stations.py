@@ -15,6 +15,7 @@ from inrflow.data.formats.columns import HEIGHTS, Columns, column_numbers, find_
 from inrflow.data.formats.registry import ReadOptions, format_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.table_format import TableFormat, axes_among
+from inrflow.data.formats.units import unit_in
 from inrflow.errors import UserError
 
 _NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code", "node", "node_id",
@@ -38,7 +39,12 @@ class StationTables(TableFormat):
         """Whether a table has a column for some station, or lacks coordinates."""
         with self.kind.open_columns(path) as columns:
             axes = next(iter(self.places.values()), {})
-            return any(_key(name) in self.places for name in columns.names) or not set(axes) <= set(columns.names)
+            return any(self.station(name) for name in columns.names) or not set(axes) <= set(columns.names)
+
+    def station(self, column: str) -> str | None:
+        """Station of a column, whose name may have its unit in brackets behind the station's; None of others."""
+        names = _key(column), column.rpartition("[")[0].strip(), column.rpartition("(")[0].strip()
+        return next((name for name in names[:1 + 2 * bool(unit_in(column))] if name in self.places), None)
 
     def stations_at(self, x: np.ndarray, about: Description) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Order of points (N, d) by their stations in the second table, and its columns of names and places in this
@@ -104,7 +110,7 @@ class StationColumns(Columns):
 
     def __init__(self, columns: Columns, path: Path, kind: StationTables) -> None:
         self._columns, self._path, self._kind = columns, path, kind
-        self._wide = [name for name in columns.names if _key(name) in kind.places]
+        self._wide = [name for name in columns.names if kind.station(name)]
         self._named = None if self._wide else find_column(columns.names, _NAMES)
         axes = list(next(iter(kind.places.values()), {}))
         self.meant, self.dates = columns.meant, columns.dates
@@ -118,7 +124,7 @@ class StationColumns(Columns):
                 warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is not a station of {kind.file} and is left out",
                               stacklevel=4)
             self.names = (*([] if self._time is None else [self._time]), *axes, self._channel)
-            units = {columns.units.get(name, "") for name in self._wide}
+            units = {columns.units.get(name) or unit_in(name) for name in self._wide}
             self.units = {self._channel: units.pop()} if len(units) == 1 else {}
         elif self._named is not None:
             self.names = (*(name for name in columns.names if name not in (*axes, self._named)), *axes)
@@ -135,7 +141,7 @@ class StationColumns(Columns):
             return
         for block in self._columns.blocks(max(1, rows // len(self._wide))):
             count = len(next(iter(block.values())))
-            places = [self._kind.places[_key(name)] for name in self._wide]
+            places = [self._kind.places[str(self._kind.station(name))] for name in self._wide]
             long = {axis: np.repeat([place[axis] for place in places], count) for axis in places[0]}
             long[self._channel] = np.concatenate([block[name] for name in self._wide])
             yield ({} if self._time is None else {self._time: np.tile(block[self._time], len(self._wide))}) | long

@@ -13,7 +13,9 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.errors import UserError
 
 #: Names of columns that hold names of variables.
-VARIABLES = {"variable", "parameter", "quantity", "observed_property", "measurand", "pollutant"}
+VARIABLES = {"variable", "parameter", "quantity", "observed_property", "measurand", "pollutant", "metric", "measure",
+             "indicator", "analyte", "characteristic", "property", "observable", "variable_name", "parameter_name",
+             "sensor_type", "measurement_type"}
 _VALUES = ("value", "values", "measurement", "result", "reading")
 _PLACES = (("x", "X"), LONGITUDES, LATITUDES)
 _UNITS = ("unit", "units", "uom")
@@ -44,6 +46,7 @@ class TidyColumns(Columns):
     """
 
     def __init__(self, columns: Columns, path: Path, variables: str, value: str) -> None:
+        self.meant, self.dates = columns.meant, columns.dates
         held: dict[str, _Coded] = {name: _Coded() for name in columns.names if name != value}
         parts: list[np.ndarray] = []
         with columns:
