@@ -112,9 +112,11 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         families = families.with_season(channels, encoded.codes.harmonics)
     elif "products" in families.terms:
         some, plain = encoded.some(_SCREENED), [term for term in families.all_terms if len(term.products[0]) < 3]
-        missed, without = (misfit_of_all(some, terms) for terms in (families.all_terms, plain))
-        if _BENT[0] < missed < _BENT[1] * without:
-            families = with_functions(families, encoded, say)
+        with suppress(ValueError):  # or LinAlgError
+            missed, without = (misfit_of_all(some, terms) for terms in (families.all_terms, plain))
+            if _BENT[0] < missed < _BENT[1] * without:
+                until = effort() + _RANKED * seconds
+                families = with_functions(families, encoded, say, lambda: effort() > until or used() > _HALF)
     if encoded.states[0, 0].size > FEW_CODES:
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))  # their forecasts cost much
     say(f"{encoded.domain.kind}: {encoded.codes.harmonics.count} harmonics, noise {np.max(encoded.train.noise):.1e}, "

@@ -17,23 +17,25 @@ from inrflow.numerics.kinetics import ARRHENIUS, HILL, KINDS, number_of
 
 _FEW = 6  # trajectories of one system on which functions are compared
 _CONSTANTS = {ARRHENIUS: np.geomspace(0.3, 20, 8), **{order: np.geomspace(0.03, 4, 8) for order in HILL}}
+_HOT, _BELOW = 0.05, 0.02  # least values over the largest: of temperatures; below zero, of amounts
 _MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
 _NARROWED, _NARROW = 3, 1e-3  # functions whose constants are found, the likeliest; tolerance of their logarithms
 
 
-def with_functions(families: Families, encoded: EncodedData, say: Log) -> Families:
+def with_functions(families: Families, encoded: EncodedData, say: Log, late: Callable[[], bool]) -> Families:
     """Families of products of at most two values, and of functions of values that explain far more than products of
-    three; the given families if there are none."""
+    three; the given families if there are none. late: whether time is over, which ends the search."""
     some = encoded if encoded.train.systems.counts else encoded.some(_FEW)
     few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
                                    for name, terms in families.terms.items()})
     every, least = _misfit(some, [families.all_terms, few.all_terms])
-    if found := kinetic_terms(some, few.all_terms, least, _PAYS * every):
+    if found := kinetic_terms(some, few.all_terms, least, _PAYS * every, late):
         say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
     return few.beside({"kinetics": found}) if found else families
 
 
-def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float) -> list[Term]:
+def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float, late: Callable[[], bool]
+                  ) -> list[Term]:
     """Terms of functions of values beside which `terms`, of misfit `least`, have a misfit of at most `most`; empty if
     there are none."""
     values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
@@ -46,8 +48,10 @@ def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, mos
     for _ in range(_MOST):
         every = list[tuple[float, int, int, float]]()
         for c, kind in ((c, kind) for c in range(len(low)) for kind in range(KINDS)):
-            if kind == 2 or low[c] > (0.05 * high[c] if kind == ARRHENIUS else -0.02 * high[c]):
-                constants = max(high[c], -low[c]) * _CONSTANTS[kind]
+            largest = max(high[c], -low[c])
+            if largest > 0 and not late() and (
+                    kind == 2 or low[c] > (_HOT * high[c] if kind == ARRHENIUS else -_BELOW * high[c])):
+                constants = largest * _CONSTANTS[kind]
                 left = missed(c, kind, constants.tolist())
                 every.append((float(left.min()), c, kind, float(constants[left.argmin()])))
         every = sorted(every)[:_NARROWED]  # the misfit of the right function is least near the right constant alone

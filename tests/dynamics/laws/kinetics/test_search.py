@@ -50,12 +50,12 @@ def _fields(rate: Rate, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.
     return t, x[:, None], u + noise * u.std() * random.standard_normal(u.shape)
 
 
-def _extended(rate: Rate, noise: float = 0.0) -> tuple[Families, Families]:
+def _extended(rate: Rate, noise: float = 0.0, late: bool = False) -> tuple[Families, Families]:
     """First families of such fields, and with functions."""
     t, x, u = _fields(rate, noise)
     encoded, _, _ = prepare_data(Data.of(t, x, u), [LINE], NATURAL, 0, lambda _: None)
     first = families_of(encoded.domain, encoded.codes.harmonics, encoded.states)
-    return first, with_functions(first, encoded, lambda _: None)
+    return first, with_functions(first, encoded, lambda _: None, lambda: late)
 
 
 def test_a_rate_that_saturates_is_found_with_its_constant() -> None:
@@ -69,6 +69,11 @@ def test_a_rate_that_saturates_is_found_with_its_constant() -> None:
 @pytest.mark.parametrize(("rate", "noise"), [(oscillating, 0.0), (oscillating, 0.05), (holling, 0.2)])
 def test_no_function_is_sought_beside_cubic_laws_or_found_in_noise(rate: Rate, noise: float) -> None:
     first, families = _extended(rate, noise)
+    assert families is first
+
+
+def test_no_function_is_sought_when_time_is_over() -> None:
+    first, families = _extended(holling, late=True)
     assert families is first
 
 
