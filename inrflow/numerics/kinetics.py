@@ -35,10 +35,9 @@ def values_and_slopes(number: int, u: Tensor) -> tuple[Tensor, Tensor]:
     return f, -kind * u ** (kind - 1) * f**2
 
 
-def in_units(number: int, unit: float) -> int:
-    """The function of values in other units, of which the former one is `unit`."""
-    kind, a = kind_and_constant(number)
-    return number_of(kind, a * unit)
+def changed(number: int, change: float) -> int:
+    """The function after a change of the logarithm of its constant: that of values in smaller units."""
+    return number - KINDS * round(change / _RESOLUTION)
 
 
 def unit_power(number: int) -> float:

@@ -1,5 +1,7 @@
 """Functions of one value with a constant."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from inrflow.numerics.kinetics import (
     ARRHENIUS,
     FUNCTION,
     HILL,
-    in_units,
+    changed,
     kind_and_constant,
     number_of,
     unit_power,
@@ -38,7 +40,7 @@ def test_numbers_keep_kind_and_constant_and_give_values_and_derivatives(kind: in
 def test_functions_in_other_units_have_the_same_values_but_for_their_unit(kind: int) -> None:
     number, unit = number_of(kind, 0.7), 250.0
     ours, _ = values_and_slopes(number, U)
-    theirs, _ = values_and_slopes(in_units(number, unit), unit * U)
+    theirs, _ = values_and_slopes(changed(number, math.log(unit)), unit * U)
     torch.testing.assert_close(ours * unit ** unit_power(number), theirs, rtol=1e-7, atol=0)
 
 

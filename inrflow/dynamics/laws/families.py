@@ -244,10 +244,8 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
 def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
     """Unexplained share of changes with all terms, mean over channels; with separate coefficients in each system, a
     lower bound of that with contexts. The least one of several equations with a fold for each trajectory, if given."""
-    number, every = encoded.train.systems.number, list(range(len(terms)))
-    return min(float(np.mean([one.without(np.flatnonzero(number != system)).misfit(c, every)
-                              for system in np.unique(number) for c in range(encoded.states.shape[2])]))
-               for one in given or encoded.equations(terms, folds=len(number)))
+    number = encoded.train.systems.number
+    return min(float(one.misfits(number).mean()) for one in given or encoded.equations(terms, folds=len(number)))
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:

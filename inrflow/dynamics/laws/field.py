@@ -49,9 +49,9 @@ class LawField(nn.Module):
         field.values = None if values is None else (library.diagnostic or DiagnosticField)(library, values)
         return field
 
-    def at(self, theta: Tensor) -> LawField:
-        """Vector field of other coefficients (J, C) of the same terms."""
-        field = type(self)(self.library, theta)
+    def at(self, theta: Tensor, terms: Sequence[Term | Sine] = ()) -> LawField:
+        """Vector field of other coefficients (J, C), with other constants of functions if `terms` are given."""
+        field = type(self)(self.library.with_terms(terms or self.library.terms), theta)
         field.values = self.values
         return field
 

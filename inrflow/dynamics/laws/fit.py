@@ -69,8 +69,8 @@ _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is 
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
 _UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
-_BENT = 1e-6, 0.5  # unexplained shares of products of three values, between which functions may be better: absolute;
-# over that of products of two
+_BENT = 1e-6, 0.5, 0.7  # unexplained shares of products of three values, between which functions may be better:
+# absolute; over that of products of two, and with noise
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
 _Regressed = tuple[float, list[Law], Families]  # least misfit, laws (likeliest first), families
@@ -111,10 +111,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if period:
         families = families.with_season(channels, encoded.codes.harmonics)
     elif "products" in families.terms:
-        some, plain = encoded.some(_SCREENED), [term for term in families.all_terms if len(term.products[0]) < 3]
+        noisy, some = bool(np.any(encoded.train.noise)), encoded.some(_SCREENED)
+        plain = [term for term in families.all_terms if len(term.products[0]) < 3]
         with suppress(ValueError):  # or LinAlgError
-            missed, without = (misfit_of_all(some, terms) for terms in (families.all_terms, plain))
-            if _BENT[0] < missed < _BENT[1] * without:
+            missed, without = (misfit_of_all(some, terms, some.equations(terms, (noisy,), len(some.states)))
+                               for terms in (families.all_terms, plain))
+            if _BENT[0] < missed < _BENT[1 + noisy] * without:
                 until = effort() + _RANKED * seconds
                 families = with_functions(families, encoded, say, lambda: effort() > until or used() > _HALF)
     if encoded.states[0, 0].size > FEW_CODES:
@@ -134,6 +136,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                         "equation, or need more training.minutes")
     began, most = effort(), _NEARLY * search.least  # noise hides missing terms; needless ones go later
     best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
+    if search.noiseless and best[1].bent:  # other terms make up for constants, until these are refined
+        best = min(search.scored, key=lambda pair: float(pair[0].mean()))
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
         best = best if 2 * best[1].size <= close[1].size else close  # half as many terms

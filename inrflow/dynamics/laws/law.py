@@ -19,6 +19,7 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term, bends
 from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.numerics.kinetics import changed
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
@@ -95,7 +96,13 @@ class Law:
 
     def terms_in_units(self, units: Sequence[float]) -> tuple[Term | Sine, ...]:
         """Terms with functions of values in other units, of which the former ones of channels are `units`."""
-        return tuple(term.in_units(units) if isinstance(term, Term) and term.bent else term for term in self.terms)
+        return tuple(term.with_functions(lambda c, number: changed(number, math.log(units[c])))
+                     if isinstance(term, Term) and term.bent else term for term in self.terms)
+
+    @property
+    def bent(self) -> bool:
+        """Whether functions with a constant are among its terms."""
+        return any(isinstance(term, Term) and term.bent for term in self.terms)
 
     def field(self, context: np.ndarray | None = None) -> LawField:
         """Vector field at a context (P,), by default 0: a module with `advance` and forward(t, z) of codes (..., C K),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -87,6 +88,12 @@ class Library(nn.Module):
         if self.sines:
             sines = [term for term in terms if isinstance(term, Sine)]
             self.network = Layer(sines, self.transform, self.eigenvalues)
+
+    def with_terms(self, terms: Sequence[Term | Sine]) -> Library:
+        """Library of terms that differ from its own in constants of functions alone."""
+        library = self if terms == self.terms else copy.copy(self)
+        library.terms = tuple(terms)
+        return library
 
     def shells(self, count: int) -> np.ndarray:
         """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""

@@ -139,6 +139,13 @@ class NormalEquations:
         """Unexplained share of squared changes with the best coefficients of active terms."""
         return self.unexplained(c, active, self.solve(c, active, self.weights(c, active))[0])
 
+    def misfits(self, label: np.ndarray) -> np.ndarray:
+        """Misfits (C,) of all terms, with separate coefficients of each label (S,) of the trajectories, which are the
+        folds; means over labels."""
+        every, channels = [*range(self.gram.shape[-1])], range(self.right.shape[-1])
+        parts = [self.without(np.flatnonzero(label != value)) for value in np.unique(label)]
+        return np.mean([[part.misfit(c, every) for c in channels] for part in parts], 0)
+
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, by iteratively reweighted least squares with all active terms.
 
@@ -247,8 +254,8 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.ndarray, codes: np.ndarray,
                      spread: np.ndarray, known: np.ndarray, kinds: Sequence[bool], folds: int = FOLDS,
-                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = ()
-                     ) -> list[NormalEquations]:
+                     rows: int | None = None, paths: Tensor | None = None, rates: Sequence[int] = (),
+                     integrals: Sequence[dict] = ()) -> list[NormalEquations]:
     """Equations of terms along trajectories: codes (S, T, C, K) on harmonics, variances (S, C, K), times t (S, T).
 
     The outer intervals, where splines are poor, are left out if there are enough. kinds: True for changes from the mean
@@ -256,8 +263,10 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     variance of codes that points determine; shells with small shares have no weight. rows: number of harmonics as test
     functions, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of all intervals in place of splines.
     rates: channels with equations of second order, in values and these rates; others have the same test functions.
+    integrals: known ones by term, of each trajectory, to which those of further terms are added.
     """
-    library, (trajectories, times, channels) = Library.of(terms, harmonics), codes.shape[:3]
+    (trajectories, times, channels), known_terms = codes.shape[:3], integrals[0] if integrals else ()
+    library = Library.of([term for term in terms if term not in known_terms], harmonics)
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
     shell = library.shells(rows)
@@ -266,9 +275,10 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
              for _ in kinds]
     whole = paths is not None or times < 5
     first, last = (0, times - 1) if whole else (2, times - 3) if times >= 8 else (1, times - 2)
-    own = partial(_sums, library, kinds, list(rates), first, last, shell)
-    given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
-    for s, found in enumerate(team.map(own, given)):
+    own = partial(_sums, library, terms, kinds, list(rates), first, last, shell)
+    given = ((t[s], codes[s], None if paths is None else paths[s], integrals[s] if integrals else None)
+             for s in range(trajectories))
+    for s, found in enumerate((map if integrals else team.map)(own, given)):
         for one, parts in zip(every, found, strict=True):
             for sums, part in zip(one, parts, strict=True):
                 sums[s % each[0]] += part
@@ -282,11 +292,16 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
     return [NormalEquations(*sums, start, factor * noise, energy) for sums, factor in zip(every, factors, strict=True)]
 
 
-def _sums(library: Library, kinds: Sequence[bool], rates: list[int], first: int, last: int, shell: np.ndarray,
-          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> list[tuple[np.ndarray, ...]]:
-    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes
-    and codes at nodes."""
-    steps, result = _equations(library, *given[:2], first, last, len(shell), given[2], rates), []
+def _sums(library: Library, terms: Sequence[Term | Sine], kinds: Sequence[bool], rates: list[int], first: int,
+          last: int, shell: np.ndarray, given: tuple[np.ndarray, np.ndarray, Tensor | None, dict | None]
+          ) -> list[tuple[np.ndarray, ...]]:
+    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes,
+    codes at nodes, and known integrals of terms."""
+    t, codes, path, known = given
+    steps, result = _equations(library, t, codes, first, last, len(shell), path, rates), []
+    if known is not None:
+        known.update(zip(library.terms, steps[0].swapaxes(0, 1), strict=True))
+        steps = np.stack([known[term] for term in terms], 1), steps[1]
     for cumulative in kinds:
         integrals, changes = steps
         if cumulative:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -221,10 +221,10 @@ class Term:
             return f"div({letter} grad {channels[self.products[0][0][0]]})"
         return f"{letter} {self.base.written(channels, coordinates)}".removesuffix(" 1")
 
-    def in_units(self, units: Sequence[float]) -> Term:
-        """The term with functions of values in other units, of which the former ones of channels are `units`."""
-        return replace(self, products=tuple(tuple((c, kinetics.in_units(axis, units[c]) if axis <= FUNCTION else axis)
-                                                  for c, axis in product) for product in self.products))
+    def with_functions(self, of: Callable[[int, int], int]) -> Term:
+        """The term with the function of number `of(c, number)` in place of each function of channel c."""
+        return replace(self, products=tuple(tuple((c, of(c, axis) if axis <= FUNCTION else axis) for c, axis in product)
+                                            for product in self.products))
 
     def state(self) -> dict[str, object]:
         """Its attributes as plain values."""

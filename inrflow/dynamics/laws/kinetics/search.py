@@ -18,32 +18,39 @@ from inrflow.numerics.kinetics import ARRHENIUS, HILL, KINDS, number_of
 _FEW = 6  # trajectories of one system on which functions are compared
 _CONSTANTS = {ARRHENIUS: np.geomspace(0.3, 20, 8), **{order: np.geomspace(0.03, 4, 8) for order in HILL}}
 _HOT, _BELOW = 0.05, 0.02  # least values over the largest: of temperatures; below zero, of amounts
-_MOST, _PAYS = 3, 0.2  # functions of a law; largest misfit with a further one, over that without
-_NARROWED, _NARROW = 3, 1e-3  # functions whose constants are found, the likeliest; tolerance of their logarithms
+_MOST = 3  # functions of a law
+_PAYS, _PAYS_WITH_NOISE = 0.2, 0.7  # largest misfit with a further function, over that without
+_NARROWED, _NARROW = 3, 1e-2  # functions whose constants are found, the likeliest; tolerance of their logarithms
 
 
 def with_functions(families: Families, encoded: EncodedData, say: Log, late: Callable[[], bool]) -> Families:
     """Families of products of at most two values, and of functions of values that explain far more than products of
-    three; the given families if there are none. late: whether time is over, which ends the search."""
-    some = encoded if encoded.train.systems.counts else encoded.some(_FEW)
+    three; the given families if there are none. With noise, which hides whether these are the right ones, they are
+    `later` families, for forecasts to decide. late: whether time is over, which ends the search."""
+    noisy = bool(np.any(encoded.train.noise))
+    some = encoded if noisy or encoded.train.systems.counts else encoded.some(_FEW)
     few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
                                    for name, terms in families.terms.items()})
     every, least = _misfit(some, [families.all_terms, few.all_terms])
-    if found := kinetic_terms(some, few.all_terms, least, _PAYS * every, late):
-        say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
-    return few.beside({"kinetics": found}) if found else families
+    if not (found := kinetic_terms(some, few.all_terms, least, every if noisy else _PAYS * every, late)):
+        return families
+    say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
+    bent = few.beside({"kinetics": found})
+    return replace(families, later=(bent, *families.later)) if noisy else bent
 
 
 def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float, late: Callable[[], bool]
                   ) -> list[Term]:
     """Terms of functions of values beside which `terms`, of misfit `least`, have a misfit of at most `most`; empty if
     there are none."""
+    known: list[dict] = [{} for _ in encoded.states]
     values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
     low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
     found = list[Term]()
 
     def missed(c: int, kind: int, constants: Sequence[float]) -> np.ndarray:
-        return _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants])
+        return _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants],
+                       known)
 
     for _ in range(_MOST):
         every = list[tuple[float, int, int, float]]()
@@ -56,7 +63,7 @@ def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, mos
                 every.append((float(left.min()), c, kind, float(constants[left.argmin()])))
         every = sorted(every)[:_NARROWED]  # the misfit of the right function is least near the right constant alone
         misfit, c, kind, a = min((_narrowed(missed, *one[1:]) for one in every), default=(np.inf, 0, 0, 0.0))
-        if not misfit < _PAYS * least:
+        if not misfit < (_PAYS_WITH_NOISE if np.any(encoded.train.noise) else _PAYS) * least:
             break
         found += _group(len(low), c, kind, a)
         least = misfit
@@ -79,17 +86,11 @@ def _group(channels: int, c: int, kind: int, constant: float) -> list[Term]:
         ((d, VALUE),) for d in range(channels) if d != c or kind != 1))]
 
 
-def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]]) -> np.ndarray:
+def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], known: Sequence[dict] = ()) -> np.ndarray:
     """Unexplained shares of changes by each of several lists of terms: geometric means over channels, with separate
-    coefficients of each system."""
-    terms = list(dict.fromkeys(term for one in every for term in one))
-    systems, channels = encoded.train.systems, encoded.states.shape[2]
-    number = systems.number if systems.counts else np.zeros(len(encoded.states), int)
-    (equations,) = encoded.equations(terms, folds=len(number))
-    parts, result = [equations.without(np.flatnonzero(number != system)) for system in np.unique(number)], []
-    for one in every:
-        at = [terms.index(term) for term in one]
-        own = [part.only(at) for part in parts]
-        shares = [np.mean([part.misfit(c, [*range(len(at))]) for part in own]) for c in range(channels)]
-        result.append(float(np.exp(np.mean(np.log(np.array(shares) + 1e-300)))))
-    return np.array(result)
+    coefficients of each system. known: integrals of terms of each trajectory, which are computed once."""
+    terms, number = list(dict.fromkeys(term for one in every for term in one)), encoded.train.systems.number
+    noisy = bool(np.any(encoded.train.noise))  # which enters changes from the mean once, those between frames each time
+    (equations,) = encoded.equations(terms, (noisy,), folds=len(number), integrals=known)
+    return np.array([np.exp(np.log(equations.only([terms.index(term) for term in one]).misfits(number) + 1e-300).mean())
+                     for one in every])

@@ -16,6 +16,7 @@ from inrflow.dynamics.laws.contexts import on_more_harmonics, with_new_contexts
 from inrflow.dynamics.laws.law import Law, integrable, pruned, well_posed
 from inrflow.dynamics.laws.rates import most_harmonics, regressed_again
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
+from inrflow.dynamics.laws.refinement.constants import AssimilationWithConstants, WithConstants
 from inrflow.dynamics.laws.refinement.rollouts import LITTLE, UNRESOLVED, Refinement
 from inrflow.dynamics.laws.setting import Data, EncodedData, Log, condition_count, forecast_errors, resolved_harmonics
 from inrflow.encoding.harmonic_codes import fit_codes
@@ -135,8 +136,12 @@ class _FinalRefinement:
         self.law, (short, *shorter) = last.estimated(self.law)
         tried = [(short, HARDLY * self.errors + EXACT), *((one, self.errors) for one in shorter if self.noisy)]
         for short, most in tried:
-            if 0 < short.size < self.law.size and not worse(forecast_errors(short, self.judge), most):
-                self.law = short
+            if 0 < short.size < self.law.size:
+                if self.law.bent:  # whose constants made up for dropped terms
+                    last.deadline = effort() + (self._left - self.kept) / (1 + len(tried))
+                    short = last.run(short)
+                if not worse(forecast_errors(short, self.judge), most):
+                    self.law = short
         self.law = pruned(last.run(self.law) if self.noisy and self.law.size < size else self.law)
 
     def with_initial_codes(self, lengths: list[int], last: Refinement) -> None:
@@ -144,7 +149,8 @@ class _FinalRefinement:
         for length in lengths:
             if (left := self._left) < 0:
                 break
-            final = Assimilation.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
+            kind = AssimilationWithConstants if self.law.bent else Assimilation
+            final = kind.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
             refined, after = self._forecast(final.run(), f"refined with first codes, {length} frames, misfit "
@@ -161,7 +167,8 @@ class _FinalRefinement:
 
     def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
         length = min(length, self.encoded.states.shape[1] - 1)
-        return Refinement.along(self.law, self.encoded, self.encoded.known, length, seconds, **options)
+        kind = WithConstants if self.law.bent else Refinement
+        return kind.along(self.law, self.encoded, self.encoded.known, length, seconds, **options)
 
     def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:
         """Refined law, with contexts of systems that only forecasts have, and its errors."""

@@ -129,7 +129,7 @@ class Refinement:
         for number in shape.unique().tolist():
             own = (shape == number).nonzero()[:, 0]
             distinct, which = theta.expand(len(z), -1, -1)[own].unique(dim=0, return_inverse=True)
-            fields = [self.fields[number].at(one) for one in distinct]
+            fields = [self.fields[number].at(one, law.terms) for one in distinct]
             for rows, field in joined(fields, which, 0 if law.has_rates else AT_ONCE):
                 mine = own[rows]
                 paths[mine] = self._of_field(field, z[mine], data.dt[mine], data.codes[mine, 1], mine)
@@ -289,11 +289,11 @@ class Refinement:
             return law, [law]
         covariance, step = self._linearised(law, path, variance)
         whole = self._with_errors(law, covariance + np.outer(step, step))
-        own = covariance[: len(self.active), : len(self.active)]
-        return whole, [self._significant(own, errors) for errors in _SIGNIFICANT]
+        return whole, [self._significant(covariance, errors) for errors in _SIGNIFICANT]
 
     def _significant(self, covariance: np.ndarray, errors: float) -> Law:
         kept, values = list(range(len(self.active))), self.law.theta[tuple(self.active.T)]
+        covariance = covariance[: len(kept), : len(kept)]
         varies = (self.law.by_context[(slice(None), *self.active.T)] != 0).any(0)
         while kept:
             size = np.where(varies[kept], np.inf, np.abs(values) / np.sqrt(np.diag(covariance)))

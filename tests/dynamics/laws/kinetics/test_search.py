@@ -12,6 +12,7 @@ from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.kinetics.search import with_functions
+from inrflow.dynamics.laws.refinement.constants import functions_of
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
@@ -72,6 +73,12 @@ def test_no_function_is_sought_beside_cubic_laws_or_found_in_noise(rate: Rate, n
     assert families is first
 
 
+def test_with_noise_functions_are_further_terms_for_forecasts_to_choose() -> None:
+    first, families = _extended(holling, 0.01)
+    assert families.terms == first.terms and families.later[1:] == first.later
+    assert "kinetics" in families.later[0].terms and "kinetics" not in first.terms
+
+
 def test_no_function_is_sought_when_time_is_over() -> None:
     first, families = _extended(holling, late=True)
     assert families is first
@@ -83,7 +90,9 @@ def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant()
     functions = [term for term in law.terms if any(axis <= FUNCTION for _, axis in term.products[0])]
     assert functions and any("v 1/(u+0." in line for line in law.written(["u", "v"]))
     later = law.rollout(law.encode(x, u[:, 0]).flatten(1), t)
-    assert float(np.mean((law.decode(later[:, -1], x) - u[:, -1]) ** 2)) < 1e-6 * u.var()
+    assert float(np.mean((law.decode(later[:, -1], x) - u[:, -1]) ** 2)) < 1e-10 * u.var()
+    ((channel, number),) = functions_of(law)
+    assert channel == 0 and kind_and_constant(number) == (HILL[0], pytest.approx(0.4, rel=1e-4))
     term = LawTerm.of(law)
     again = LawTerm(**term.structure())
     z = later[:, 3]
