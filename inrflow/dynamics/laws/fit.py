@@ -69,7 +69,7 @@ _VISIBLE = 1e-4  # unexplained share of squared changes above which `missed` is 
 _POLYNOMIAL = 1e-5  # unexplained share below which the first families suffice
 _UNEXPLAINED, _POOR, _RANKED = 1e-2, 0.5, 0.2  # unexplained shares: much, most; share of time to compare families
 _QUICK, _REST, _SOUGHT = 0.2, 0.35, 0.45  # shares of time: a quick search; end of regressions, of forecasts
-_BENT = 1e-6, 0.5, 0.7  # unexplained shares of products of three values, between which functions may be better:
+_BENT = 1e-8, 0.5, 0.7  # unexplained shares of products of three values, between which functions may be better:
 # absolute; over that of products of two, and with noise
 _VAIN, _FAIR = 1.5, 10.0  # limit of effort while no law is found: over the seconds, at least
 
