@@ -79,8 +79,7 @@ def parts(contexts):
     return Ends(), Dynamics(lorenz(contexts), Integrator(step=0.01), prior.process), prior
 
 
-@pytest.mark.parametrize("contexts", [0, 1])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("contexts", "seed"), [(0, 0), (1, 1)])
 def test_the_state_and_the_context_of_a_chaotic_window_are_found(contexts, seed):
     states, window = observed(28.0 + 4.0 * CONTEXT * contexts, seed)
     decoder, dynamics, prior = parts(contexts)

@@ -165,7 +165,8 @@ def test_decoders_answer_where_the_points_are(make):
         same(here, there)
 
 
-def test_adaptation_of_context_decoder_and_field(source):
+def test_adaptation_of_context_decoder_and_field(source, monkeypatch):
+    monkeypatch.setattr("inrflow.adaptation.further.PULLS", (1e-2, 1.0))
     batch = source.batch(ROWS, normalised=False)
     torch.manual_seed(1)
     field = VectorField.of(4, context_size=1).double()

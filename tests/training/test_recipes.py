@@ -67,7 +67,7 @@ def test_a_registered_recipe_is_tried_last_and_found_by_its_name(data, tmp_path,
 def neural(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("neural")
     said = []
-    surrogate = trained_on(data, folder, "recipe=neural", "training.steps.decoder=100", "training.steps.rollout=500",
+    surrogate = trained_on(data, folder, "recipe=neural", "training.steps.decoder=60", "training.steps.rollout=250",
                            *QUICK, said=said)
     return surrogate, said, json.loads((folder / "candidates.json").read_text())
 
