@@ -191,7 +191,7 @@ def tell(
     told |= {
         "context": estimate.mean.tolist(),
         "context_covariance": estimate.covariance.tolist(),
-        "outside_training": surrogate.warn_context(estimate.mean, estimate.misfit),
+        "outside_training": surrogate.warn_context(estimate.mean, estimate.covariance, estimate.misfit),
         "nearest_environment": contexts.nearest(estimate.mean),
     }
     if contexts.map is not None:

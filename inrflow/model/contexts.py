@@ -22,8 +22,10 @@ from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 from inrflow.errors import UserError
 from inrflow.model.state_prior import KNOWN_CONTEXT, ContextPrior
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
+from inrflow.numerics.normal import distance_to_hull
 from inrflow.numerics.polynomials import (
     MOST_LOGARITHM,
+    SQUARES,
     choices_of_powers,
     left_out,
     monomials,
@@ -36,7 +38,7 @@ from inrflow.numerics.principal_components import standardised
 _UNLIKE, _VISIBLE = 30.0, 1e-6  # ratio to the largest misfit of held-out trajectories; least visible misfit
 _MARGIN = 1.1  # of the extent of the contexts of training
 _DEGREES = (1, 2, 3)
-_POWERS, _SQUARES = (1, 0, -1), (1, 2, 0, -1)  # of parameters, 0 for logarithms
+_POWERS = (1, 0, -1)  # of parameters, 0 for logarithms
 _EXPONENTIALS = (math.inf, -math.inf)  # signs of exponentials of a single parameter, scaled by two standard deviations
 _LOWEST = 1e-3  # lower bound for logarithms, reciprocals and squares, relative to the least training value
 _STRAIGHT = 1e-6  # of standardised contexts
@@ -93,19 +95,28 @@ class Contexts:
         error = 0.0 if exact or self.error is None else float((self.error * along).norm())
         return max(_MARGIN * reach, reach + error) ** 2
 
-    def outside(self, context: Tensor, exact: bool = False) -> bool:
+    def outside(self, context: Tensor, exact: bool = False, covariance: Tensor | None = None) -> bool:
         """Whether a context (P,) lies beyond the limit or, where it lies on the curve of parameters, these beyond their
-        training range, a margin and, unless it is exact, their error."""
-        if (told := self._parameters_on_curve(context)) is None:
-            return bool(context.any()) and float(self.distance(context)) > self.limit(context, exact)
+        training range, a margin and, unless it is exact, their error. Of an estimate of a covariance (P, P), without
+        what widens it at a distance, a chi-squared test must exclude all contexts between those of training."""
+        sure = None if covariance is None else covariance / float(self.widening(context)) ** 2
+        if (told := self._parameters_on_curve(context)) is None or self.map is None:
+            far = bool(context.any()) and float(self.distance(context)) > self.limit(context, exact)
+            ends = nn.functional.pad(_MARGIN * self.values, (0, 0, 0, 1))  # and zero
+            within = chi_squared_quantile(QUANTILE, self.size)
+            return far and (sure is None or distance_to_hull(context, sure, ends) > within)
         values, least, most = told
-        error = torch.zeros_like(values) if exact or self.error is None else self.error
-        slack = torch.maximum((_MARGIN - 1) * (most - least) / 2, error)
+        slack = (_MARGIN - 1) * (most - least) / 2
+        if not exact and self.error is not None:
+            slack = torch.maximum(slack, self.error)
+        if sure is not None:
+            variance = self.map.parameters(context, sure)[1].diagonal().clamp(min=0)
+            slack = torch.maximum(slack, (chi_squared_quantile(QUANTILE, 1) * variance).sqrt())
         return bool(((values < least - slack) | (values > most + slack)).any())
 
-    def warning(self, context: Tensor, misfit: float | None = 0.0) -> str | None:
+    def warning(self, context: Tensor, misfit: float | None = 0.0, covariance: Tensor | None = None) -> str | None:
         """Warning for a context (P,), exact without a misfit, outside or with a misfit above training's, or None."""
-        if self.outside(context, misfit is None):
+        if self.outside(context, misfit is None, covariance):
             where = f"squared distance {float(self.distance(context)):.1f}, limit {self.limit(context):.1f}"
             if (told := self._parameters_on_curve(context)) is not None:
                 ends = zip(self.names, *map(Tensor.tolist, told), strict=True)
@@ -374,7 +385,7 @@ def parameter_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
     """Candidate contexts (E, P) as functions of known parameters (E, Q), with P below the number that environments can
     determine, standardised: parameters, their logarithms, reciprocals or squares, and products of two or three, with
     equal transforms if `alike`; or two or three exponentials of one."""
-    forms, choices = [], _SQUARES if alike else (*_SQUARES, *_EXPONENTIALS)
+    forms, choices = [], SQUARES if alike else (*SQUARES, *_EXPONENTIALS)
     of_degree = ((degree, powers) for degree in _DEGREES
                  for powers in choices_of_powers(parameters, choices, alike and degree > 1))
     for degree, powers in of_degree:
@@ -384,17 +395,3 @@ def parameter_contexts(parameters: Tensor, alike: bool = False) -> list[Tensor]:
         if values.shape[1] + degree <= len(values):
             forms.append(standardised(values)[0])
     return forms
-
-
-def affine(parameters: Tensor, contexts: Tensor, names: Sequence[str]
-           ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
-    """Affine form of contexts (E, P) = base + slopes f: base (P,), slopes (P, Q), sizes (Q,) and names of f, which are
-    parameters (E, Q), their logarithms, reciprocals or squares; None where contexts are not affine in these."""
-    for powers in choices_of_powers(parameters, _SQUARES):
-        design = monomials(raised(parameters, powers, parameters), 1)
-        found = torch.linalg.lstsq(design, contexts).solution
-        if float((contexts - design @ found).abs().max()) < _STRAIGHT:
-            forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
-            sizes = design[:, 1:].abs().amax(0)
-            return found[0], found[1:].T, sizes, [forms[int(p)].format(n) for p, n in zip(powers, names, strict=True)]
-    return None

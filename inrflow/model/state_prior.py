@@ -151,8 +151,8 @@ class StatePrior:
 
     @property
     def quiet(self) -> StatePrior:
-        """The prior without observation noise."""
-        return replace(self, noise=self.residual_variance, white=None)
+        """The prior without observation noise, which residuals of training frames contain."""
+        return replace(self, noise=self.residual_variance, white=None, roughest=None)
 
     def std(self, variance: Tensor, x: Tensor, t: Tensor, estimate: StateEstimate) -> Tensor:
         """Standard deviation (S, T, N, C) of the field at x (S or 1, T or 1, N, d) around decoded values, normalised

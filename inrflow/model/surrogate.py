@@ -266,7 +266,7 @@ class Surrogate(Shown):
         if self.contexts is None or self.contexts.map is None:
             raise UserError(f"{self.description.name} was trained with no parameters that vary; leave `parameters` out")
         prior = ContextPrior(*self.contexts.at(parameters))
-        self.warn_context(prior.mean, None)
+        self.warn_context(prior.mean, misfit=None)
         return prior
 
     def assimilate(
@@ -304,12 +304,11 @@ class Surrogate(Shown):
     def from_state(self, state: Any, t: float = 0.0) -> Solution:
         """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
         state has one. Raises UserError for another size."""
-        state, size = torch.as_tensor(state), len(self.prior.mean)
+        state, size = torch.as_tensor(state).double(), len(self.prior.mean)
         if state.shape != (size,) or not (bool(state.isfinite().all()) and np.isfinite(t)):
             raise UserError(f"a state has shape {tuple(state.shape)}, at t={t:g}; expected ({size},), all finite")
-        time, zero = self.scale.internal(torch.tensor([[float(t)]])), torch.zeros(1, dtype=torch.float64)
-        exact = [zero.expand(1, size, size)]
-        return Solution(self, StateEstimate(time, state.double()[None, None], exact, zero, zero), True)
+        at, zero = self.scale.internal(torch.tensor([[float(t)]])), torch.zeros(1, dtype=torch.float64)
+        return Solution(self, StateEstimate(at, state[None, None], [zero.expand(1, size, size)], zero, zero), True)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""
@@ -318,12 +317,12 @@ class Surrogate(Shown):
             raise UserError(f"{len(windows)} example trajectories are given, none with 2 frames; a context is "
                             "estimated from changes between frames: give at least one with 2 or more")
         estimate = self.solve_context(windows)
-        self.warn_context(estimate.mean, estimate.misfit)
+        self.warn_context(estimate.mean, estimate.covariance, estimate.misfit)
         return ContextPrior(estimate.mean, estimate.covariance)
 
-    def warn_context(self, context: Tensor, misfit: float | None = 0.0) -> bool:
+    def warn_context(self, context: Tensor, covariance: Tensor | None = None, misfit: float | None = 0.0) -> bool:
         """Warn if a context (P,) lies outside the training distribution, or its `misfit` is large; whether it does."""
-        if said := None if self.contexts is None else self.contexts.warning(context, misfit):
+        if said := None if self.contexts is None else self.contexts.warning(context, misfit, covariance):
             warnings.warn(said, stacklevel=4)
         return bool(said)
 
@@ -356,7 +355,8 @@ class Surrogate(Shown):
                 warnings.warn(too_few_frames(seen, self.window), stacklevel=3)
             estimate = self.estimate(window, context=context)
             if self.context_size and context is None:
-                self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
+                mean, covariance = estimate.last_context(self.context_size)
+                self.warn_context(mean[0].detach(), covariance[0].detach())
             return self._solution(estimate, [observations], context)
 
     def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:

@@ -29,6 +29,7 @@ _DIRECT, _STEPS, _SHARES = 3, 10, (1.0, 0.5, 0.25, 0.1)  # steps: of the whole w
 _SETTLED = 0.95  # ratio of misfits above which a full step has converged
 _LOUDER, _LOUDEST, _CALMER = 10.0, 1e3, 1 / 3  # noise factor after a failure, its maximum, factor after a success
 _CLOSER = 0.5  # largest ratio of variance factors for an estimate around the closest trajectory
+_LOUD = 4.0  # variance factor up to which a window is taken for noisier than training data
 _AS_LOUD = 0.25  # ratio of the misfit of a short window to that of the whole, above which it is noise
 _PASSES = 24  # cost limit: passes over the whole window
 _KNOWN, _SPARE = 0.1, 1.5  # code variance over misfit below which no smoothing is needed; least values per code
@@ -226,7 +227,8 @@ def context_of_windows(
         else:
             at_last = _pooled([(*one.last_context(size), one.factor) for one in estimates], prior)
             found = at_context(surrogate.field, surrogate.integrator, _joined(states), *at_last)
-            louder = torch.cat([one.factor for one in estimates]).clamp(min=1.0) - 1
+            factors = torch.cat([one.factor for one in estimates])
+            louder = torch.where(factors > _LOUD, factors - 1, 0.0)  # less is noise
             missed = found.misfit + float(louder.mean() * surrogate.prior.noise.mean())  # of values, not states alone
             if missed > 0:  # false for NaN
                 found = replace(found, misfit=missed, growing=found.growing * found.misfit / max(missed, _ROUNDING))

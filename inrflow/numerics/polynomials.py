@@ -15,6 +15,8 @@ from inrflow.numerics.ridge import damped_solve
 _RIDGE = 1e-9
 _ALIKE = 3  # number of parameters from which all share one power
 MOST_LOGARITHM = 700.0
+SQUARES = (1, 2, 0, -1)  # powers, 0 for logarithms
+_STRAIGHT = 1e-6  # largest error of an affine form
 
 
 def monomials(values: Tensor, degree: int) -> Tensor:
@@ -65,3 +67,17 @@ def raised(parameters: Tensor, powers: Tensor, training: Tensor) -> Tensor:
 def spread_of(training: Tensor) -> Tensor:
     """Two standard deviations (Q,) of parameters (E, Q)."""
     return 2 * training.std(0, correction=0).clamp(min=1e-300)
+
+
+def affine(parameters: Tensor, contexts: Tensor, names: Sequence[str]
+           ) -> tuple[Tensor, Tensor, Tensor, list[str]] | None:
+    """Affine form of contexts (E, P) = base + slopes f: base (P,), slopes (P, Q), sizes (Q,) and names of f, which are
+    parameters (E, Q), their logarithms, reciprocals or squares; None where contexts are not affine in these."""
+    for powers in choices_of_powers(parameters, SQUARES):
+        design = monomials(raised(parameters, powers, parameters), 1)
+        found = torch.linalg.lstsq(design, contexts).solution
+        if float((contexts - design @ found).abs().max()) < _STRAIGHT:
+            forms = {1: "{}", 2: "{}^2", 0: "log({})", -1: "/ {}"}
+            sizes = design[:, 1:].abs().amax(0)
+            return found[0], found[1:].T, sizes, [forms[int(p)].format(n) for p, n in zip(powers, names, strict=True)]
+    return None

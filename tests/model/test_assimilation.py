@@ -1,5 +1,7 @@
 """Assimilation against the joint Gaussian posterior of the whole window, built densely and solved at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -403,3 +405,25 @@ def test_covariance_moves_through_a_nonlinear_field_as_a_cloud_of_states_does():
     difference = (cloud[:3] - cloud[3:]) / 2
     expected = difference.T @ difference
     torch.testing.assert_close(moved[0], expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+
+def test_a_window_of_less_noise_than_training_but_not_without_is_assimilated_with_its_own():
+    matrix, bias, mean, *_ = system(3)
+    decoder, dynamics, prior = parts(3, 3)
+    white = torch.full((CHANNELS,), 4.0, dtype=torch.float64)
+    noisy = replace(prior, noise=prior.noise + white, white=white, roughest=prior.noise + white)
+    random = np.random.default_rng(6)
+    t, x = 0.3 * np.arange(8), random.uniform(-2, 2, (40, 1))
+    whole, rest = flow(matrix, bias, 0.3)
+    states = [mean + 0.3 * random.standard_normal(3)]
+    for _ in t[1:]:
+        states.append(whole @ states[-1] + rest)
+    with torch.no_grad():
+        u = decoder(torch.as_tensor(x)[None, None], torch.as_tensor(np.stack(states))[None]).double()
+    u = u + 0.7 * torch.as_tensor(random.standard_normal(u.shape))
+    window = TrajectoryBatch(torch.as_tensor(t)[None], torch.as_tensor(x)[None, None], u)
+    found = assimilate_noisy(decoder, dynamics, noisy, window)
+    assert found.quieter.all() and found.louder.all() and 0.3 < float(found.factor) < 2
+    apart = found.mean[0].numpy() - states
+    std = torch.stack([one[0].diagonal() for one in found.covariance]).sqrt().numpy()
+    assert (apart / std).std() < 1.5

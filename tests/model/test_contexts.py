@@ -115,6 +115,23 @@ def test_contexts_outside_by_less_than_those_of_training_systems_err_are_not_tol
     assert Contexts.from_state(old).outside(edge)
 
 
+def test_an_estimate_is_outside_where_its_posterior_excludes_all_contexts_between_those_of_training():
+    values = torch.tensor([[-1.3, 0.7], [-0.4, -1.0], [0.5, -0.9], [1.2, 1.2]]).double()
+    known = Contexts("environment", values, torch.arange(4))
+    far = torch.tensor([2.4, 2.6]).double()
+    along = torch.tensor([[0.5, 0.53], [0.53, 0.6]]).double()  # wide towards the others
+    across = torch.tensor([[0.5, -0.53], [-0.53, 0.6]]).double()
+    assert known.outside(far) and known.outside(far, covariance=1e-4 * along) and known.outside(far, covariance=across)
+    assert not known.outside(far, covariance=along) and known.warning(far, 0.0, along) is None
+    assert not known.outside(0.9 * values[3], covariance=1e-8 * along)
+    line = Contexts("environment", CONTEXT, torch.arange(6))
+    edge, step = 1.1 * CONTEXT.max(), 0.2
+    wide = (1 + float(edge + step) ** 2) / 2  # of an estimate so far away
+    for share, excluded in ((0.9, True), (1.1, False)):
+        variance = torch.tensor([[share * wide * step**2 / 10.828]]).double()
+        assert line.outside((edge + step)[None], covariance=variance) == excluded
+
+
 def test_no_context_between_those_of_training_is_outside():
     values = standardised(torch.tensor(np.random.default_rng(3).exponential(size=(6, 2))))[0]
     known = Contexts("environment", values, torch.arange(6))

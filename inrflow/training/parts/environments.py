@@ -15,7 +15,8 @@ from inrflow.dynamics.contexts.search import ContextFit, ContextSearch
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import with_contexts
 from inrflow.encoding.encode import CodeData
-from inrflow.model.contexts import Contexts, ParameterMap, affine, parameter_contexts, truncation_growth
+from inrflow.model.contexts import Contexts, ParameterMap, parameter_contexts, truncation_growth
+from inrflow.numerics.polynomials import affine
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import BETTER, POOR

@@ -19,8 +19,9 @@ from inrflow.dynamics.laws.setting import Data, EncodedData, encode
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term, basic_terms
 from inrflow.encoding.harmonic_codes import fit_codes
-from inrflow.model.contexts import affine, parameter_contexts
+from inrflow.model.contexts import parameter_contexts
 from inrflow.numerics.effort import OutOfTime
+from inrflow.numerics.polynomials import affine
 
 LINE = Box([0.0], [1.0], ["walled"])
 TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
