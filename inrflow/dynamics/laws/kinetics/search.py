@@ -31,26 +31,25 @@ def with_functions(families: Families, encoded: EncodedData, say: Log, late: Cal
     some = encoded if noisy or encoded.train.systems.counts else encoded.some(_FEW)
     few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
                                    for name, terms in families.terms.items()})
-    every, least = _misfit(some, [families.all_terms, few.all_terms])
-    if not (found := kinetic_terms(some, few.all_terms, least, every if noisy else _PAYS * every, late)):
+    known: list[dict] = [{} for _ in some.states]
+    every, least = _misfit(some, [families.all_terms, few.all_terms], known)
+    if not (found := kinetic_terms(some, few.all_terms, least, every if noisy else _PAYS * every, late, known)):
         return families
     say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
     bent = few.beside({"kinetics": found})
     return replace(families, later=(bent, *families.later)) if noisy else bent
 
 
-def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float, late: Callable[[], bool]
-                  ) -> list[Term]:
+def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float, late: Callable[[], bool],
+                  known: Sequence[dict]) -> list[Term]:
     """Terms of functions of values beside which `terms`, of misfit `least`, have a misfit of at most `most`; empty if
-    there are none."""
-    known: list[dict] = [{} for _ in encoded.states]
+    there are none. known: integrals of terms of each trajectory."""
     values = transform_of(encoded.codes.harmonics, 2).fields(some_frames(encoded.states))
     low, high = values.amin((0, 2)).tolist(), values.amax((0, 2)).tolist()
     found = list[Term]()
 
     def missed(c: int, kind: int, constants: Sequence[float]) -> np.ndarray:
-        return _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants],
-                       known)
+        return _misfit(encoded, [[*terms, *found, *_group(len(low), c, kind, a)] for a in constants], known)
 
     for _ in range(_MOST):
         every = list[tuple[float, int, int, float]]()
@@ -86,7 +85,7 @@ def _group(channels: int, c: int, kind: int, constant: float) -> list[Term]:
         ((d, VALUE),) for d in range(channels) if d != c or kind != 1))]
 
 
-def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], known: Sequence[dict] = ()) -> np.ndarray:
+def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], known: Sequence[dict]) -> np.ndarray:
     """Unexplained shares of changes by each of several lists of terms: geometric means over channels, with separate
     coefficients of each system. known: integrals of terms of each trajectory, which are computed once."""
     terms, number = list(dict.fromkeys(term for one in every for term in one)), encoded.train.systems.number

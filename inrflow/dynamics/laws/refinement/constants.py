@@ -50,8 +50,9 @@ class WithConstants(Refinement):
         return torch.stack([torch.block_diag(one, own) for one in super().design(law)])
 
     def _significant(self, covariance: np.ndarray, errors: float) -> Law:
-        fewer, values = super()._significant(covariance, errors), self.law.theta[tuple(self.active.T)]
-        dropped, functions = (fewer.theta[tuple(self.active.T)] == 0).nonzero()[0], len(functions_of(self.law))
+        fewer, here = super()._significant(covariance, errors), tuple(self.active.T)
+        values, functions = self.law.theta[here], len(functions_of(self.law))
+        dropped = ((fewer.theta[here] == 0) & (values != 0)).nonzero()[0]  # others vary around zero with contexts
         own = covariance[np.ix_(dropped, dropped)]  # conditional means, given that these coefficients are zero
         return with_constants(fewer, -covariance[len(covariance) - functions :, dropped] @ np.linalg.solve(
             own, values[dropped]))
