@@ -53,16 +53,17 @@ class Judge:
         be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
         generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
         an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
-        windows, and the one that needs more frames must be far better. Beside a good law of about the same error, whose
-        few coefficients hold at later times, other dynamics are also judged by a fit to earlier frames: their error is
-        the geometric mean.
+        windows. Of any two, the one that needs more frames must be far better. Beside a good law of about the same
+        error, whose few coefficients hold at later times, other dynamics are also judged by a fit to earlier frames:
+        their error is the geometric mean.
         """
         if best is None:
             return True
         if new.recipe == best.recipe:
-            margin = MORE_UNKNOWNS if new.score.unknowns > best.score.unknowns else BETTER
+            margin: float = MORE_UNKNOWNS if new.score.unknowns > best.score.unknowns else BETTER
             if not len(self.problem.validation):
                 margin = min(margin, BETTER_ON_FEW)
+            margin *= LONGER_WINDOW ** (bool(new.memory) - bool(best.memory))
             return new.score.error + new.score.floor < margin * (best.score.error + best.score.floor)
         models, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "

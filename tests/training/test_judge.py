@@ -203,6 +203,16 @@ def test_more_unknowns_of_one_recipe_must_pay_and_what_decoders_leave_counts(run
     assert prefers(run, scored(0.084, 0.01, 4), short) and not prefers(run, scored(0.08, 0.02, 4), short)
 
 
+def test_of_one_recipe_too_what_needs_more_observed_frames_must_be_far_better(run):
+    def scored(error, memory):
+        return candidate(run, error=error, memory=memory)
+
+    margin = BETTER * LONGER_WINDOW
+    assert prefers(run, scored(0.099 * margin, True), scored(0.1, False))
+    assert not prefers(run, scored(0.101 * margin, True), scored(0.1, False))
+    assert prefers(run, scored(0.099 * BETTER / LONGER_WINDOW, False), scored(0.1, True))
+
+
 def test_candidates_of_different_recipes_are_compared_by_forecasts_in_the_data(run):
     said = []
     run.log.say = said.append

@@ -24,7 +24,7 @@ from inrflow.dynamics.laws.families import (
 from inrflow.dynamics.laws.kinetics.search import with_functions
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
-from inrflow.dynamics.laws.refinement.final import EXACT, HARDLY, KEPT, refine, simplest, well_posed_mixtures
+from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, NEARLY, refine, simplest, well_posed_mixtures
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     MOST_OF_GRID,
@@ -54,7 +54,7 @@ _WORTH = 0.02, 0.05  # log misfit that a term must save; where systems differ
 _SCREENED, _MAY = 3, 0.6  # trajectories that rank families; largest misfit of all terms there, over that of the first
 _STALE = 6  # laws of a family without a better one, where all are poor
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
-_NEARLY, _HIDDEN = 1.1, 0.6  # with noise: largest errors of simpler laws over the least; factor on time
+_HIDDEN = 0.6  # factor on time, with noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _BEYOND, _AHEAD = 1.25, 3  # deviations from the mean beyond those seen, intervals over which fluxes must bear these
 _DIVERGED = 5  # laws after which the search ends if all diverged
@@ -134,10 +134,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories in the time; the data may not follow a local "
                         "equation, or need more training.minutes")
-    began, most = effort(), _NEARLY * search.least  # noise hides missing terms; needless ones go later
-    best = simplest(search.scored, HARDLY if search.noiseless and not search.several else _NEARLY)
-    if search.noiseless and best[1].bent:  # other terms make up for constants, until these are refined
-        best = min(search.scored, key=lambda pair: float(pair[0].mean()))
+    began, most = effort(), NEARLY * search.least
+    best = simplest(search.scored, search.hidden)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
         best = best if 2 * best[1].size <= close[1].size else close  # half as many terms
@@ -154,7 +152,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             search.scored = [best]
             if search.spent < _REST * search.seconds:  # terms may be missing
                 search.run(turns)
-                best = simplest(search.scored)
+                best = simplest(search.scored, search.hidden)
         best = refined(*best)
     law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
@@ -176,6 +174,7 @@ class LawSearch:
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = encoded.states[0, 0].size > FEW_CODES
         self.noiseless = not np.any(encoded.train.noise)
+        self.hidden = floor if self.noiseless else 0.0  # error up to which laws are alike at the points
         exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
         self.scored, noise = list[tuple[np.ndarray, Law]](), encoded.train.noise / np.nanvar(encoded.train.u, (0, 1, 2))

@@ -180,13 +180,14 @@ def regressed_again(law: Law, data: Data) -> Law:
     return replace(law, theta=theta, std=std)
 
 
-def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, error: float = 0.0, roughly: bool = False
-               ) -> CodeData:
+def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, error: float = 0.0, roughly: bool = False,
+               start: int = -1) -> CodeData:
     """States (S, T, n): codes (S, T, C K), and rates that lead to the next frame along the law, at its contexts (S, P).
 
     Inner frames have the mean of these and of the rates with which the flow from the frame before arrives, so that
     errors of the law cancel to second order of the steps. Frames between unobserved ones count as unobserved. error,
-    roughly: as in `rates_between`; roughly, all frames have the rates that lead on from them.
+    roughly: as in `rates_between`; roughly, all frames have the rates that lead on from them. start: frame from which
+    forecasts start, with the rates of arrival alone, as later frames are not known.
     """
     distinct, which = torch.zeros(1, law.count).double(), torch.zeros(len(data.codes), dtype=torch.long)
     if law.count and contexts is not None:
@@ -200,8 +201,9 @@ def with_rates(law: Law, data: CodeData, contexts: Tensor | None = None, error: 
         for s, n in (part.T for part in pairs.split(max(_AT_ONCE // field.library.points, 1))):
             gap, now, then = data.t[s, n + 1] - data.t[s, n], codes[s, n], codes[s, n + 1]
             rate = rates_between(field, law.rates, law.max_step, gap, now, then, error, roughly)
-            sums[s, n] += rate
-            counts[s, n] += 1
+            known = n != start
+            sums[s[known], n[known]] += rate[known]
+            counts[s[known], n[known]] += 1
             if not roughly:
                 later = field.after_gaps(torch.cat([now, rate], 1), gap, law.max_step)[:, size:]
                 whole = torch.isfinite(later).all(1)

@@ -266,10 +266,12 @@ def _candidates(
         if len(problem.validation):
             contexts = groups.validation_contexts(every, contexts)
     if law.has_rates:
+        needed = frames_needed(size, memory)
+        first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
         unsure, rated, known = _UNSURE * float(noise.sum()) ** 0.5, list[CodeData](), list[CodeData]()
         for done, some in enumerate(torch.arange(min(_RATED, len(train.codes))).split(_TOGETHER)):
             with run.budget.part(_OF_RATES if done else math.inf):
-                known = known or [with_rates(law, judged, contexts, unsure)]
+                known = known or [with_rates(law, judged, contexts, unsure, start=first)]
                 rated.append(with_rates(law, train.at(some), theirs[some] if law.count else None, unsure, True))
             if len(rated) == done:
                 break
@@ -277,15 +279,13 @@ def _candidates(
             run.log.say("law on harmonics: not used, for its rates were not estimated in time")
             return
         train, validation = CodeData.join(rated), known[0]
-        needed = frames_needed(size, memory)
-        first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count and groups is not None and groups.parameters is None and bool((number < 0).any()):
         solved = None
         with run.budget.part():
             solved = contexts_of_systems(every, number, field, integrator, validation)
             if law.has_rates:  # rates above used the mean context
                 solved = contexts_of_systems(every, number, field, integrator, with_rates(law, judged, solved, unsure))
-                validation = with_rates(law, judged, solved, unsure)
+                validation = with_rates(law, judged, solved, unsure, start=first)
         if solved is None:
             run.log.say("law on harmonics: not used, for contexts of held-out trajectories were not estimated in time")
             return
@@ -332,8 +332,8 @@ def _candidates(
     yield Candidate(
         problem, LawRecipe.name, name, decoder, prior, flown.field, flown.integrator, train, validation, first,
         Score(error, floor, law.size), law.count, contexts,
-        explained=complete or explains(error, floor) or error < (
-            TRUSTED if first or flown.elsewhere else 0.0 if law.is_linear else ROUNDING),  # POD modes may do better
+        explained=complete or explains(error, floor) or error < (TRUSTED if flown.elsewhere or not len(
+            problem.validation) else 0.0 if law.is_linear else ROUNDING),  # POD modes may do better
         refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )

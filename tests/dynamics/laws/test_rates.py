@@ -269,6 +269,18 @@ def test_rates_along_a_law_are_those_of_the_closed_form_at_unequal_times_and_bes
     torch.testing.assert_close(states.codes[states.observed], truth[states.observed], rtol=0, atol=1e-8)
 
 
+def test_the_state_that_forecasts_start_from_does_not_depend_on_later_frames() -> None:
+    t = 0.5 * np.arange(6)
+    codes = torch.tensor(waves(3, t)[0]).flatten(2)
+    other = codes.clone()
+    other[:, 3:] += 0.1
+    seen = torch.ones(3, 6, dtype=torch.bool)
+    one, two = (with_rates(law(), CodeData(each, torch.tensor(t).expand(3, -1), seen), start=2).codes[:, 2]
+                for each in (codes, other))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    torch.testing.assert_close(one[:, COUNT:], torch.tensor(waves(3, t)[1][:, 2, 0]), rtol=0, atol=1e-8)
+
+
 def string() -> Law:
     """u'' = .04 lap u - u^3 on a line."""
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))

@@ -23,7 +23,8 @@ from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
 _MIXED = 5  # laws whose equations of a channel are replaced
-HARDLY, _OTHER_ORDER = 2.0, 1.5  # largest errors over the least, of shorter laws; of another order in time
+HARDLY, NEARLY, _OTHER_ORDER = 2.0, 1.1, 1.5  # largest errors over the least: of laws without needless terms, once
+# refined; of shorter laws in the search, as needless terms go later; of laws of another order in time
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # factors on harmonics, tried in turn; those of flows
 _BETTER = 0.9  # ratio of errors that justifies more harmonics or shorter steps
 KEPT = 0.35  # largest share of the time reserved for forecasts on more harmonics
@@ -226,11 +227,12 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
-def simplest(scored: list[tuple[np.ndarray, Law]], hardly: float = HARDLY) -> tuple[np.ndarray, Law]:
-    """Errors and law of the fewest terms, of those with errors not significantly above `hardly` times the least ones.
-    Laws of another order in time also need a mean error near the least, as few trajectories are weak evidence."""
+def simplest(scored: list[tuple[np.ndarray, Law]], hidden: float = 0.0) -> tuple[np.ndarray, Law]:
+    """Errors and law of the fewest terms, of those with errors not significantly above `NEARLY` times the least ones
+    and above `hidden`, the error of harmonics. Laws of another order in time also need a mean error near the least, as
+    few trajectories are weak evidence."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [(errors, law) for errors, law in scored if not worse(errors, hardly * best[0]) and (
+    equal = [(errors, law) for errors, law in scored if not worse(errors, np.maximum(NEARLY * best[0], hidden)) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
