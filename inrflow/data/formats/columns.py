@@ -38,7 +38,7 @@ _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)([_ ]?(ids?|nr|no|number|"
                       r"code))?|ids?|(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)"
                       r"[_ ]?(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
-_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
+FLAGS = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
                    r"qn(_\d+)?|extrapolated", re.IGNORECASE)
 _COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))?", re.IGNORECASE)
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
@@ -272,7 +272,7 @@ def is_station(name: str) -> bool:
 
 def _are_whole_names(name: str, values: np.ndarray) -> bool:
     """Whether a column holds integer numbers of stations or rows, or integer flags, some of which may be missing."""
-    flags, counter = _FLAG.fullmatch(name) is not None, _COUNTER.fullmatch(name) is not None
+    flags, counter = FLAGS.fullmatch(name) is not None, _COUNTER.fullmatch(name) is not None
     if not (flags or counter or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
     numbers = column_numbers(values, name, Path(), 0)

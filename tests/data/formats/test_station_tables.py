@@ -181,3 +181,9 @@ def test_a_latitude_with_the_letter_of_a_longitude_is_refused(tmp_path):
     (tmp_path / "swapped.csv").write_text("time,lat,lon,temp\n0,8.5E,47N,1\n1,8.5E,47N,2\n")
     with pytest.raises(UserError, match="is '47N' in row 1; expected a number"):
         convert(str(tmp_path / "swapped.csv"), tmp_path / "swapped.h5")
+
+
+def test_a_warning_says_that_values_flagged_by_words_are_used(tmp_path):
+    (tmp_path / "flags.csv").write_text("time,x,temp,qc\n0,0,1,OK\n0,1,99,BAD\n1,0,1,OK\n1,1,3,OK\n")
+    with pytest.warns(UserWarning, match=r"qc holds text .*rows of all qc \(BAD, OK\) are used: empty"):
+        convert(str(tmp_path / "flags.csv"), tmp_path / "flags.h5")
