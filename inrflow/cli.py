@@ -56,14 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
-    # One line each, without the source of the warning.
-    warnings.showwarning = _told_once(next((one[4:] for one in rest if one.startswith("run=")), None))
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     if name == "train" and RANKS & set(os.environ) and not _tells(rest):
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
+        # One line each, without the source of the warning.
+        warnings.showwarning = _told_once(next((one[4:] for one in rest if one.startswith("run=")), None))
         if name not in COMMANDS:
             near = get_close_matches(name, COMMANDS, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
@@ -225,7 +225,7 @@ def _told_once(run: str | None = None) -> Callable[..., None]:
     `about` holds what was told until now."""
     told, known = set[str](), set[str]()
     if run is not None:
-        from inrflow.commands.run_directory import WARNINGS_FILE
+        from inrflow.runtime.run_files import WARNINGS_FILE
 
         with suppress(OSError, ValueError, TypeError, KeyError):
             known = set(json.loads((Path(run) / WARNINGS_FILE).read_text(encoding="utf-8"))["warnings"])

@@ -375,6 +375,24 @@ def test_ctrl_c_is_told_in_a_line_and_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "inrflow inspect: stopped\n"
 
 
+def test_ctrl_c_before_the_command_begins_is_told_in_a_line(monkeypatch, capsys):
+    from inrflow import cli
+
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_told_once", interrupted)
+    assert cli.main(["query", "run=runs/a"]) == 130
+    assert capsys.readouterr().err == "inrflow query: stopped\n"
+
+
+def test_warnings_of_a_run_are_read_without_importing_its_model(tmp_path):
+    code = ("import sys; from inrflow.cli import _told_once; _told_once(sys.argv[1]); "
+            "sys.exit(bool({'torch', 'inrflow.commands.run_directory'} & set(sys.modules)))")
+    (tmp_path / "warnings.json").write_text('{"warnings": []}')
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=100).returncode == 0
+
+
 @pytest.mark.parametrize("error", [
     MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object")])

@@ -16,7 +16,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
-from inrflow.data.description import PLACE
+from inrflow.data.description import PLACE, Description
 from inrflow.data.formats.registry import FLAG
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
@@ -42,6 +42,7 @@ def _answer(config: QueryConfig, target: Path) -> int:
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
+    _require_own_names(surrogate.description, config)
     answers = _Answers(surrogate, observations, config)
     rows = 0
     writing = PointWriter(target, surrogate.description, config.overwrite, str(config.points), config.run)
@@ -132,14 +133,13 @@ class _Answers:
             self.outside, self.beyond = self.outside + int(outside.sum()), self.beyond + int(beyond.sum())
             result.setdefault(FLAG, np.zeros(len(table), np.int8))[rows] = outside | beyond
             for c, channel in enumerate(about.channels):
-                values = {channel: answer["mean"][..., c]}
+                values = [answer["mean"][..., c]]
                 if self.config.std:
-                    values[f"{channel}_std"] = answer["std"][..., c]
+                    values.append(answer["std"][..., c])
                 if self.config.derivatives:
-                    for axis, coordinate in enumerate(() if about.coordinates == (PLACE,) else about.coordinates):
-                        values[f"d{channel}_d{coordinate}"] = answer["dx"][..., c, axis]
-                    values[f"d{channel}_dt"] = answer["dt"][..., c]
-                for name, value in values.items():
+                    values += [*np.moveaxis(answer["dx"][..., c, :], -1, 0)] * (about.coordinates != (PLACE,))
+                    values.append(answer["dt"][..., c])
+                for name, value in zip(_names(about, channel, self.config), values, strict=True):
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
         flag = result.pop(FLAG)
         return {**result, FLAG: flag}  # the last column
@@ -172,6 +172,23 @@ class _Answers:
             first = min(off, key=lambda number: off[number])
             more = f" (and {len(off) - 1} more such trajectories)" if len(off) > 1 else ""
             warn_diverged(off[first], f"the forecast of trajectory {first}{more}")
+
+
+def _names(about: Description, channel: str, config: QueryConfig) -> list[str]:
+    """Names of the columns of answers of a channel: its values, standard deviations and derivatives."""
+    axes = () if about.coordinates == (PLACE,) else about.coordinates
+    return [channel, *[f"{channel}_std"] * bool(config.std),
+            *[f"d{channel}_d{axis}" for axis in (*axes, "t") if config.derivatives]]
+
+
+def _require_own_names(about: Description, config: QueryConfig) -> None:
+    """Check that no channel is called as another column of the answers, which would replace it. Raises UserError."""
+    given = [FLAG, *(name for channel in about.channels for name in _names(about, channel, config)[1:])]
+    if twice := next((name for name in about.channels if name in given), None):
+        remedy = "rename it in the data and train again" if twice == FLAG else (
+            "ask for values without std=true and derivatives=true, or rename it in the data and train again")
+        raise UserError(f"the run {config.run} has a channel {twice}, which is the name of a column that answers add; "
+                        f"{remedy}")
 
 
 def _numbers(values: list[int], shown: int = 10) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.errors import UserError
-from inrflow.runtime.run_files import METRICS_FILE, MODEL_FILE
+from inrflow.runtime.run_files import METRICS_FILE, MODEL_FILE, WARNINGS_FILE
 from inrflow.runtime.safe_names import safe_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from inrflow.training.problem import Problem
 
 CONFIG_FILE = "config.yaml"
-WARNINGS_FILE = "warnings.json"
 ADAPT_FILE = "adapt.yaml"
 EVALUATION_FILE = "evaluation.json"
 REFERENCES_FILE = "references.safetensors"

@@ -241,6 +241,10 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
         for suffix, values in fields.items()
         for index, (name, unit) in enumerate(zip(description.channels, units, strict=True))
     }
+    if len(variables) < len(fields) * len(description.channels):
+        raise UserError(f"the channels {', '.join(description.channels)} and their "
+                        f"{' and '.join(filter(None, fields))} would have the same names in the dataset; rename "
+                        "channels in the data and train again")
     facts = {"Conventions": "CF-1.10", "title": description.name, "source": description.source,
              "license": description.licence}
     return xarray.Dataset(variables, coordinates, {key: value for key, value in facts.items() if value})

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.residual.field import Ahead, ChannelField, Codes, Conditioned, Decay, Rows, parts_of_std
+from inrflow.encoding.residual.neighbours import Sites, left_out
+from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import quantile_of_others
 from inrflow.numerics.normal import HALF_WIDTH_90, gaussian_crps
 
@@ -159,6 +161,20 @@ class Comparison:
     @property
     def _alike(self) -> Tensor:
         return (self.lead.log1p() / _STEP).round()
+
+
+def with_factor_in_gaps(channel: ChannelField, c: int, places: Places, rows: Rows) -> ChannelField:
+    """The process of a channel with its factor on standard deviations in gaps of observed places: that of 90 %
+    intervals of values left out one by one, at least 1. The one of unobserved places (`between`) may be far larger."""
+    seen = np.isfinite(rows.u[:, c])
+    truth, y = rows.u[seen, c].astype(np.float64), places(rows.x[seen])
+    value = channel.roots(truth) if channel.roots else truth
+    sites = Sites(rows.t[seen], y, channel.covariance.followed(rows.t[seen], y, value))
+    error, variance = left_out(sites, torch.as_tensor(value), np.arange(len(value)))
+    mean = torch.as_tensor(value) - error
+    mean, variance = channel.roots.moments(mean, variance) if channel.roots else (mean, variance)
+    wanted = (torch.as_tensor(truth) - mean).abs() / variance.sqrt() / HALF_WIDTH_90
+    return replace(channel, within=max(quantile_of_others(wanted, torch.as_tensor(rows.place[seen]), 0.9), 1.0))
 
 
 @dataclass

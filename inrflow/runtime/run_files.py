@@ -9,6 +9,7 @@ from inrflow.errors import UserError
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
 CANDIDATES_FILE = "candidates.json"
+WARNINGS_FILE = "warnings.json"
 
 
 def no_model(directory: Path) -> UserError:

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 import inrflow
+from inrflow.commands.query import _require_own_names
+from inrflow.config.schema import QueryConfig
+from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
 
 
 def rows_of(path):
@@ -238,3 +242,17 @@ def test_a_channel_that_is_not_known_is_named(tiny_run, points, tmp_path, inrflo
     outcome = inrflow_command("query", f"run={tiny_run.run}", f"observations={wrong}", f"points={points}", "to=a.csv")
     assert outcome.code == 2 and "pressure" in outcome.err and "lacks the channel v" in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("channels, asked, refused", [
+    (("u", "u_std"), {"std": True}, "u_std"), (("u", "u_std"), {}, None),
+    (("u", "du_dx"), {"derivatives": True}, "du_dx"), (("u", "du_dt"), {"std": True}, None),
+    (("extrapolated",), {}, "extrapolated")])
+def test_channels_called_as_columns_of_answers_are_refused_before_these_replace_them(channels, asked, refused):
+    about = Description("sensors", channels, ("x",))
+    config = QueryConfig(run="runs/a", **asked)
+    if refused is None:
+        _require_own_names(about, config)
+        return
+    with pytest.raises(UserError, match=f"has a channel {refused}, which is the name of a column that answers add"):
+        _require_own_names(about, config)

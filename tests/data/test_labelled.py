@@ -11,7 +11,7 @@ import xarray
 
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.labelled import numeric_times, observations_from, query_dataset, query_points, unit_vectors
+from inrflow.data.labelled import dataset, numeric_times, observations_from, query_dataset, query_points, unit_vectors
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -237,3 +237,10 @@ def test_columns_of_one_name_are_refused_and_names_of_rows_are_columns():
                         (lambda: Observations.from_xarray(frame, ["u"], ["x"]), "Dataset, not DataFrame")):
         with pytest.raises(UserError, match=words):
             made()
+
+
+def test_a_channel_called_as_the_deviation_of_another_is_refused_in_datasets():
+    about, values = Description("sensors", ("u", "u_std"), ("x",)), np.zeros((1, 3, 2))
+    with pytest.raises(UserError, match="u, u_std and their _std would have the same names"):
+        dataset(about, np.zeros(1), np.zeros((3, 1)), None, {"": values, "_std": values})
+    assert set(dataset(about, np.zeros(1), np.zeros((3, 1)), None, {"": values})) == {"u", "u_std"}

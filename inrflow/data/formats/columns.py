@@ -25,7 +25,7 @@ from inrflow.data.calendar import (
     retimed,
 )
 from inrflow.data.description import PLACE, Description
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, degrees_of, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import reported
 from inrflow.errors import UserError
@@ -38,8 +38,8 @@ _UNIT = re.compile(r"\s*[(\[].*[)\]]$|[ _](m|km|ft|masl|m[ _]asl|deg|degrees)$|[
 _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|platforms?)([_ ]?(ids?|nr|no|number|"
                       r"code))?|ids?|(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)"
                       r"[_ ]?(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
-_FLAG = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
-                   r"qn(_\d+)?", re.IGNORECASE)
+FLAGS = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
+                   r"qn(_\d+)?|extrapolated", re.IGNORECASE)
 _COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))?", re.IGNORECASE)
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 BLOCK_ROWS, _SINGLE = 16384, 0.9  # the second: times for each row, at least, of data without places
@@ -272,7 +272,7 @@ def is_station(name: str) -> bool:
 
 def _are_whole_names(name: str, values: np.ndarray) -> bool:
     """Whether a column holds integer numbers of stations or rows, or integer flags, some of which may be missing."""
-    flags, counter = _FLAG.fullmatch(name) is not None, _COUNTER.fullmatch(name) is not None
+    flags, counter = FLAGS.fullmatch(name) is not None, _COUNTER.fullmatch(name) is not None
     if not (flags or counter or is_station(name)) or values.dtype.kind not in "iufO" or not all_numbers(values):
         return False
     numbers = column_numbers(values, name, Path(), 0)
@@ -301,7 +301,7 @@ def _number(cell: str) -> str:
 
 
 def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
-    """Column as float64, NaN for empty cells. Raises UserError, naming the row, for other text."""
+    """Column as float64, NaN for empty cells; degrees may have letters. Raises UserError, naming the row, for text."""
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
     try:
@@ -309,7 +309,7 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
             return np.where(values == "", "nan", values).astype(np.float64)
     except (TypeError, ValueError):  # other words for missing values, or no numbers
         pass
-    cells = [_number(str(value).strip()) for value in values.tolist()]
+    cells = [_number(str(value).strip()) for value in degrees_of(values, name).tolist()]
     try:
         return np.array(cells, np.float64)
     except ValueError:  # the cell that is no number with a decimal comma either, if there is one

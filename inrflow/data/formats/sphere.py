@@ -22,6 +22,10 @@ _LENGTHS = {name: size for size, names in (
     (0.3048, "ft foot feet"), (1609.344, "mi mile miles"), (1852.0, "nmi")) for name in names.split()}
 _IN_NAME = re.compile(r"(.*?)(?:\s*[(\[]\s*(.*?)\s*[)\]]|[ _](mm|cm|m|km))$")  # x (km), x_km
 _UPRIGHT = re.compile(r"z.*|.*(depth|height|elev|alt|level|lev|pres).*", re.IGNORECASE)
+_PART = r"(\d+(?:[.,]\d+)?)"
+_DEGREES = re.compile(  # 8.5E, S 33, 47°30'15.5"N, 47 30.5 N
+    rf"([NSEW]?)\s*([-+]?){_PART}\s*[°º:\s-]?\s*(?:{_PART}\s*['′’:\s-]?\s*(?:{_PART}\s*(?:\"|″|”|'')?)?)?\s*([NSEW]?)",
+    re.IGNORECASE)
 _REGION = 90.0  # degrees of longitude without data, at least, of a region
 
 
@@ -29,6 +33,28 @@ def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:
     """Names of the components of unit vectors: x, y, z unless a field has such a name, as the height z in ERA5."""
     named = set("xyz") & set(taken)
     return ("unit_x", "unit_y", "unit_z") if 0 < len(named) < 3 else ("x", "y", "z")
+
+
+def degrees_of(values: np.ndarray, name: str) -> np.ndarray:
+    """Decimal degrees of cells (R,) of text in a column that is called as longitudes or latitudes, if they have the
+    letter of a hemisphere or a sign of degrees, as `33.5S` and `47°30'15"N`; all others unchanged."""
+    letters = "NS" if name.lower().startswith(LATITUDES) else "EW" if name.lower().startswith(LONGITUDES) else ""
+
+    def decimal(cell: object) -> object:
+        found = _DEGREES.fullmatch(str(cell).strip())
+        if found is None or not (found[1] or found[6] or "°" in str(cell) or "º" in str(cell)):
+            return cell
+        letter = (found[1] + found[6]).upper()
+        parts = [float((part or "0").replace(",", ".")) for part in found.group(3, 4, 5)]
+        if len(letter) > 1 or letter not in letters or (letter and found[2]) or max(parts[1:]) > 60.0:
+            return cell
+        size = parts[0] + parts[1] / 60.0 + parts[2] / 3600.0
+        return repr(-size if letter in ("S", "W") or found[2] == "-" else size)
+
+    if values.dtype != object or not letters:
+        return values
+    known = {cell: decimal(cell) for cell in set(values.tolist())}
+    return np.array([known[cell] for cell in values.tolist()], object)
 
 
 def lonlat_to_xyz(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

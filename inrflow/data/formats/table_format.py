@@ -15,6 +15,7 @@ import numpy as np
 from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
 from inrflow.data.description import PLACE
 from inrflow.data.formats.columns import (
+    FLAGS,
     HEIGHTS,
     IN_TABLES,
     TIMES,
@@ -44,6 +45,7 @@ _RUN = re.compile(r"(runs?|samples?|members?|ensemble|trials?|cases?|experiments
 _QUANTITY = re.compile(r"\s*[-+]?\d[\d.,]*\s*[^\d]{1,9}")  # a number with its unit
 _REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent and latitude below which a plane suffices
 _SOME_PLACES = 4  # from which on a coordinate of one value is none
+_SOME_FLAGS = 8  # different words of a column of flags, at most
 _DEPTHS, _LEVELS = ("depth", "pressure", "pres"), 2.0  # of profiles; rows of one time and place, at least
 
 
@@ -175,6 +177,10 @@ class TableContent(Content):
             noted = [f"{name} ({block[name][0]!r})" for name in texts if name and not is_station(name) and all(
                 map(_QUANTITY.fullmatch, map(str, block[name].tolist())))]
             hint = f"; write bare numbers if {noted[0]} is one" if noted else ""
+            for name in texts:
+                held = sorted({str(cell) for cell in block[name].tolist()} - {""})
+                if FLAGS.fullmatch(name) and 1 < len(held) <= _SOME_FLAGS:
+                    hint += f"; rows of all {name} ({', '.join(held)}) are used: empty the values of bad ones"
             warnings.warn(f"{path}: {called_so} {words} and {are} left out{hint}", stacklevel=2)
         runs = [] if options.channels or "trajectory" in names else [name for name in names if _RUN.fullmatch(name)]
         for name in runs:

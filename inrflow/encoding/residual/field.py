@@ -102,7 +102,7 @@ class ChannelField:
     Attributes:
         on_codes: whether it is a process of residuals of codes.
         weight: its weight in the sum with decoded values.
-        spread: factor on its own standard deviations between the observations.
+        spread: factor on its own standard deviations between the observations. within: in gaps of places, if `kriged`.
         observed, new: the field outside of the observations, at observed places and at others.
         fewest: number of observed places per frame below which codes alone are used.
         known: (M, d) places at which codes alone are used.
@@ -114,6 +114,7 @@ class ChannelField:
     on_codes: bool = False
     weight: float = 1.0
     spread: float = 1.0
+    within: float = 1.0
     observed: Ahead = Ahead()
     new: Ahead = Ahead()
     fewest: float = 0.0
@@ -133,8 +134,9 @@ class ChannelField:
         both = [[(1.0 if one.decay.whole else self.weight) * one.decay(away), one.decay.stays(away), one.factor(away)]
                 for one in (self.observed, self.new)]
         found = np.where(new, both[1], both[0])
-        found[0], found[2] = (np.where(away > 0, found[k], at) for k, at in ((0, self.weight), (2, self.spread)))
-        kriged = self.kriged & new & (away > 0)
+        later, between = away > 0, np.where(new | (not self.kriged), self.spread, self.within)
+        found[0], found[2] = (np.where(later, found[k], at) for k, at in ((0, self.weight), (2, between)))
+        kriged = self.kriged & new & later
         nugget = float(self.covariance.nugget) * (self.roots.stretch if self.roots else 1.0)
         missed = np.maximum(self.observed.variance(away) - nugget, 0.0)  # in standard deviations
         wide, added = np.where(kriged, self.weight, found[0]), np.where(kriged, missed, 0.0)
@@ -280,8 +282,7 @@ class Conditioned:
         if channel is None or sites is None:
             return None
         inside = t.clip(*self._spans[c])
-        away = np.abs(t - inside)
-        y = self.field.places(x)
+        away, y = np.abs(t - inside), self.field.places(x)
         _, wide, stays, factor, added = channel.outside(away, self._new(c, y))
         wide = wide.masked_fill(torch.as_tensor(channel.left_to_codes(x)), 0.0)
         parts = [(when, part) for when, part in ((inside, stays), (t, 1 - stays)) if bool(part.any())]
@@ -306,21 +307,19 @@ class Conditioned:
         for c, channel in enumerate(self.field.channels):
             if channel is None or self._sites[c] is None:
                 continue
-            inside = times.clip(*self._spans[c])
-            away = np.abs(times - inside)
+            away = np.abs(times - (inside := times.clip(*self._spans[c])))
             here = ~channel.left_to_codes(points)
             for rows in (np.flatnonzero(here & (away == 0)), np.flatnonzero(here & (away > 0))):
                 later = len(rows) > 0 and away[rows[0]] > 0
-                new = self._new(c, self.field.places(points[rows])) if later else np.zeros(len(rows), dtype=bool)
+                new = self._new(c, self.field.places(points[rows])) if later or channel.kriged else rows < 0
                 weight, wide, stays, factor, added = channel.outside(away[rows], new)
                 some = wide > _NO_WEIGHT
                 if not bool(some.any()):
                     continue
                 rows, new = rows[some.numpy()], new[some.numpy()]
                 weight, wide, stays, factor, added = (part[some] for part in (weight, wide, stays, factor, added))
-                if not later:
-                    stays = torch.zeros_like(stays)  # both times coincide
-                new &= channel.kriged
+                stays = stays * later  # else both times coincide
+                new &= later and channel.kriged
                 if new.any():
                     mean[rows[new], c] = self.codes(c, times[rows[new]], points[rows[new]], new[new])
                 differs, deviation = torch.zeros(2, len(rows), dtype=torch.float64)
@@ -384,9 +383,9 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 def _state(channel: ChannelField) -> dict[str, Any]:
     return {"covariance": channel.covariance.state(), "on_codes": channel.on_codes, "weight": channel.weight,
-            "spread": channel.spread, "ahead": [asdict(channel.observed), asdict(channel.new)],
-            "fewest": channel.fewest, "known": torch.as_tensor(channel.known), "kriged": channel.kriged,
-            "roots": channel.roots and asdict(channel.roots)}
+            "spread": channel.spread, "within": channel.within, "fewest": channel.fewest,
+            "ahead": [asdict(channel.observed), asdict(channel.new)], "known": torch.as_tensor(channel.known),
+            "kriged": channel.kriged, "roots": channel.roots and asdict(channel.roots)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
@@ -395,6 +394,7 @@ def _channel(state: dict[str, Any]) -> ChannelField:
         state = state | upgraded_ahead(state, covariance)
     observed, new = (Ahead(Decay(**one["decay"]), *(tuple(one.get(key, ())) for key in ("leads", "spread", "missed")))
                      for one in state["ahead"])
-    return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"], observed, new,
-                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy(),
-                        state.get("kriged", False), SquareRoots(**state["roots"]) if state.get("roots") else None)
+    return ChannelField(covariance, state["on_codes"], state["weight"], state["spread"],
+                        state.get("within", state["spread"]), observed, new, state.get("fewest", 0.0),
+                        state.get("known", torch.empty(0, 0)).numpy(), state.get("kriged", False),
+                        SquareRoots(**state["roots"]) if state.get("roots") else None)

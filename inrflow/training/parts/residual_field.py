@@ -34,7 +34,7 @@ from inrflow.encoding.residual.fit import degrees_of_freedom_factor
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places, ranks_of_places
 from inrflow.evaluation.forecast import forecast
-from inrflow.evaluation.residual_errors import Comparison, Fold, Targets
+from inrflow.evaluation.residual_errors import Comparison, Fold, Targets, with_factor_in_gaps
 from inrflow.model.state_path import observations_and_decoded
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
@@ -248,6 +248,7 @@ class _Variants:
         if first.covariance.form.drift and not self.few:
             rigid = replace(first, covariance=first.covariance.rigid())
             yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
+        first = with_factor_in_gaps(first, c, self.places, self.rows) if self.few else first
         yield "around the mean", replace(first, kriged=self.few and self.run.problem.observed.shared_points)
         if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
@@ -260,9 +261,8 @@ class _Variants:
 def _with_weight(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
-    """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads; its
-    errors between the observed places, including those in hidden frames (with equal weight) if it has a drift; and its
-    mean squared error ahead of them."""
+    """The process of a channel with fitted weight relative to codes (1 for `few` places), decay ahead and spreads;
+    errors between the observed places, with those in hidden frames if it drifts; mean squared error ahead."""
     inside, outside = _comparisons(channel, c, folds, places)
     if gap and channel.covariance.form.drift:
         inside = Comparison.joined([inside, *len(folds) * [_comparisons(channel, c, [gap], places)[0]]])

@@ -312,6 +312,8 @@ def test_answers_on_a_mesh_of_ugrid_keep_its_topology(suffix, tmp_path):
     convert(tmp_path / "in.nc", tmp_path / "in.h5")
     with TrajectoryFile(tmp_path / "in.h5") as file:
         about_field, u = file.description, file.read(0).u[..., 0]
+        assert {frozenset(one) for one in file.cells.tolist()} == {  # nodes are read in their order
+            frozenset({0, 1, 2}), frozenset({0, 2, 3}), frozenset({1, 4, 2})}
     rows = read_points(tmp_path / "in.nc", about_field)
     write_points(tmp_path / f"out.{suffix}", rows, {"zeta_q50": u.ravel()}, about_field)
     opened = xarray.open_zarr if suffix == "zarr" else xarray.open_dataset

@@ -11,6 +11,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.registry import ReadOptions
+from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.tables import read_observations, write_points
 from inrflow.data.formats.texts.csv_table import CsvFormat
@@ -153,3 +154,36 @@ def test_a_depth_of_snow_is_a_value(tmp_path):
     convert(tmp_path / "snow.csv", tmp_path / "snow.h5")
     with TrajectoryFile(tmp_path / "snow.h5") as file:
         assert "depth" in file.description.channels
+
+
+@pytest.mark.parametrize("lat, lon", [
+    ("{:.3f}N", "{:.3f}W"), ("{:.3f} n", "{:.3f} w"), ("N{:.3f}", "W {:.3f}"), ("{:.3f}°", "-{:.3f}°"),
+    ("{d}°{m:06.3f}'N", "{d}°{m:06.3f}'W"), ("{d} {i} {s:.1f} N", "{d} {i} {s:.1f} W"),
+    ("{d}°{i:02d}'{s:04.1f}\"N", "{d}°{i:02d}′{s:04.1f}″W"), ("{d}-{i}-{s:.2f}N", "{d}:{i}:{s:.2f}W")])
+def test_degrees_have_letters_of_hemispheres_or_minutes_and_seconds(tmp_path, lat, lon):
+    def written(form, size):
+        minutes = (size - int(size)) * 60
+        return form.format(size, d=int(size), m=minutes, i=int(minutes), s=(minutes - int(minutes)) * 60)
+
+    places = np.array([[8.51, 47.0], [9.1, 46.85], [73.999, 0.125]])
+    rows = [f"2024-01-0{day}\t{written(lat, south)}\t{written(lon, west)}\t{day + west}"
+            for day in (1, 2, 3) for west, south in places]
+    (tmp_path / "degrees.tsv").write_text("\n".join(["date\tlat\tlon\ttemp", *rows]))
+    convert(str(tmp_path / "degrees.tsv"), tmp_path / "degrees.h5")
+    with TrajectoryFile(tmp_path / "degrees.h5") as file:
+        found = file.read(0)
+    expected = lonlat_to_xyz(-places[:, 0], places[:, 1])
+    order = np.argsort(found.u[0, :, 0])
+    np.testing.assert_allclose(found.x[order], expected[np.argsort(places[:, 0])], atol=2e-6)  # .1 seconds are 5e-7
+
+
+def test_a_latitude_with_the_letter_of_a_longitude_is_refused(tmp_path):
+    (tmp_path / "swapped.csv").write_text("time,lat,lon,temp\n0,8.5E,47N,1\n1,8.5E,47N,2\n")
+    with pytest.raises(UserError, match="is '47N' in row 1; expected a number"):
+        convert(str(tmp_path / "swapped.csv"), tmp_path / "swapped.h5")
+
+
+def test_a_warning_says_that_values_flagged_by_words_are_used(tmp_path):
+    (tmp_path / "flags.csv").write_text("time,x,temp,qc\n0,0,1,OK\n0,1,99,BAD\n1,0,1,OK\n1,1,3,OK\n")
+    with pytest.warns(UserWarning, match=r"qc holds text .*rows of all qc \(BAD, OK\) are used: empty"):
+        convert(str(tmp_path / "flags.csv"), tmp_path / "flags.h5")

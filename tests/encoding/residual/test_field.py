@@ -88,10 +88,31 @@ def test_codes_of_new_places_are_kriged_after_the_observations_from_what_they_gi
     assert abs(float(close[1] - close[0])) < 1e-3
 
 
+def test_the_factor_of_unobserved_places_does_not_widen_gaps_of_observed_ones():
+    """Kriging variances by matrices of numpy; memory 5, other values as above. Values of a gap are among u[::5]."""
+    given, asked = rows(), np.concatenate([X[[0, 5, 10]], np.random.default_rng(5).uniform(0, 1, (2, 2))])
+    seen = np.isfinite(given.u[:, 0])
+    t, x = given.t[seen], given.x[seen]
+
+    def covariance(t: np.ndarray, x: np.ndarray, s: np.ndarray, y: np.ndarray) -> np.ndarray:
+        scaled = 3**0.5 * np.linalg.norm((x[:, None] - y) / [0.5, 0.4], axis=-1)
+        return (0.1 + (1 + scaled) * np.exp(-scaled)) * np.exp(-np.abs(t[:, None] - s) / 5)
+
+    across = covariance(np.zeros(5), asked, t, x)
+    explained = (across * np.linalg.solve(covariance(t, x, t, x) + 0.05 * np.eye(len(t)), across.T).T).sum(1)
+    own = np.sqrt(1.1 - explained + 0.05)
+    for kriged, factors in ((True, [1.2] * 3 + [1.5] * 2), (False, [1.5] * 5)):
+        one = conditioned(field(kriged=kriged, spread=1.5, within=1.2))
+        std = combined(one, [0.0] * 5, asked, 7.0, 9.0)[1][:, 0]
+        np.testing.assert_allclose(std, factors * own, rtol=1e-6)
+        total, *_ = one.joint(0, torch.full((5,), 9.0).double(), np.zeros(5), asked)
+        np.testing.assert_allclose(total, std, rtol=1e-6)
+
+
 def test_it_is_the_same_after_storing(tmp_path):
     loud = torch.as_tensor(np.concatenate([X[:1], [[0.4]]], 1))
-    original = field(weight=0.7, spread=0.9, observed=Ahead(Decay(3.0, 0.25, 5.0), (1.0, 4.0), (1.2, 2.0)), fewest=7.0,
-                     new=Ahead(Decay(), (1.0, 4.0), (1.0, 2.0), (0.3, 0.6)), known=X[:2], kriged=True)
+    original = field(weight=0.7, spread=0.9, within=1.2, observed=Ahead(Decay(3.0, 0.25, 5.0), (1.0, 4.0), (1.2, 2.0)),
+                     fewest=7.0, new=Ahead(Decay(), (1.0, 4.0), (1.0, 2.0), (0.3, 0.6)), known=X[:2], kriged=True)
     louder = replace(COVARIANCE, loud=loud, others=((0.3, COVARIANCE.at(COVARIANCE.parameters + 0.1)),))
     original = replace(original, channels=(replace(original.channels[0], covariance=louder), None))
     save_tensors(tmp_path / "field", original.state())

@@ -164,4 +164,20 @@ def _of_mesh(path: Path, data: Any) -> Any:
         data = data.drop_vars([mesh, *others, *(parts - set(own))]).set_coords(own)
         for name, axis in zip(own, "XY", strict=False):
             data[name].attrs.setdefault("axis", axis)
+        faces = next((mesh_of[name] for name in words.get("face_node_connectivity", []) if name in mesh_of), None)
+        if where == "node" and own and faces is not None and "triangles" not in data.variables:
+            cells = _triangles(faces, data[own[0]].size, words.get("face_dimension", []) == [*faces.dims][1:])
+            data = data.assign_coords(triangles=(("triangles", "corner"), cells)) if len(cells) else data
     return data
+
+
+def _triangles(faces: Any, nodes: int, turned: bool) -> np.ndarray:
+    """Triangles (E, 3) of a variable of UGRID with the nodes around each convex face, as (faces, corners) or `turned`,
+    with fill values where faces have fewer; empty if these are not among the numbers of `nodes`."""
+    around = np.asarray(faces.values.T if turned else faces.values, np.float64) - int(faces.attrs.get("start_index", 0))
+    present = np.isfinite(around) & (around >= 0) & (around < 2**31 - 2)
+    around = np.where(present, around, 0).astype(np.int64)
+    if around.ndim != 2 or around.max(initial=0) >= nodes or not present[:, :3].all():
+        return np.empty((0, 3), np.int64)
+    fans = [around[present[:, last], :][:, [0, last - 1, last]] for last in range(2, around.shape[1])]
+    return np.concatenate(fans)

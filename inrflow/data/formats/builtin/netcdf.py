@@ -243,7 +243,7 @@ class NetcdfContent(OpenedContent):
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
                             "channels")
         self.extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
-        if kept.all():
+        if kept.all() and len(self._space) == 1:
             self.extra |= {name: self._selected[name].values for name in CELLS.values() if name in self._selected}
         for index in range(count):
             yield Part(t, x[kept], partial(self._kept_values, index, kept))
