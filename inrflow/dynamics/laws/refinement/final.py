@@ -227,12 +227,12 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
-def simplest(scored: list[tuple[np.ndarray, Law]], hidden: float = 0.0) -> tuple[np.ndarray, Law]:
+def simplest(scored: list[tuple[np.ndarray, Law]], little: float = 0.0) -> tuple[np.ndarray, Law]:
     """Errors and law of the fewest terms, of those with errors not significantly above `NEARLY` times the least ones
-    and above `hidden`, the error of harmonics. Laws of another order in time also need a mean error near the least, as
-    few trajectories are weak evidence."""
+    and a `little` error. Laws of another order in time also need a mean error near the least, as few trajectories are
+    weak evidence."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [(errors, law) for errors, law in scored if not worse(errors, np.maximum(NEARLY * best[0], hidden)) and (
+    equal = [(errors, law) for errors, law in scored if not worse(errors, NEARLY * best[0] + little) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
