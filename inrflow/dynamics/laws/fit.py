@@ -112,12 +112,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if period:
         families = families.with_season(channels, encoded.codes.harmonics)
     elif "products" in families.terms:
-        noisy, some = bool(np.any(encoded.train.noise)), encoded.some(_SCREENED)
-        plain = [term for term in families.all_terms if len(term.products[0]) < 3]
+        some, terms = encoded.some(_SCREENED), families.all_terms
         with suppress(ValueError):  # or LinAlgError
-            missed, without = (misfit_of_all(some, terms, some.equations(terms, (noisy,), len(some.states)))
-                               for terms in (families.all_terms, plain))
-            if _BENT[0] < missed < _BENT[1 + noisy] * without:
+            (every,) = some.equations(terms, (encoded.noisy,), len(some.states))
+            pairs = every.only([j for j, term in enumerate(terms) if len(term.products[0]) < 3])
+            missed, without = (misfit_of_all(some, terms, [one]) for one in (every, pairs))
+            if _BENT[0] < missed < _BENT[1 + encoded.noisy] * without:
                 until = effort() + _RANKED * seconds
                 families = with_functions(families, encoded, say, lambda: effort() > until or used() > _HALF)
     if encoded.states[0, 0].size > FEW_CODES:
@@ -174,7 +174,7 @@ class LawSearch:
         self.start, self.seconds, self.period, self.several = start, seconds, period, bool(encoded.train.systems.counts)
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = encoded.states[0, 0].size > FEW_CODES
-        self.noiseless = not np.any(encoded.train.noise)
+        self.noiseless = not encoded.noisy
         self.little = _HARDLY * floor if self.noiseless else 0.0
         exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)

@@ -324,6 +324,11 @@ class EncodedData:
         """Shares (C, K) of the prior variance of codes that points determine."""
         return determined_shares(self.codes, self.spread)
 
+    @property
+    def noisy(self) -> bool:
+        """Whether values have noise beyond what harmonics leave."""
+        return bool(np.any(self.train.noise))
+
     def take(self, rows: np.ndarray) -> EncodedData:
         """Subset of the trajectories, by index."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])

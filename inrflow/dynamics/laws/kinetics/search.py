@@ -27,17 +27,16 @@ def with_functions(families: Families, encoded: EncodedData, say: Log, late: Cal
     """Families of products of at most two values, and of functions of values that explain far more than products of
     three; the given families if there are none. With noise, which hides whether these are the right ones, they are
     `later` families, for forecasts to decide. late: whether time is over, which ends the search."""
-    noisy = bool(np.any(encoded.train.noise))
-    some = encoded if noisy or encoded.train.systems.counts else encoded.some(_FEW)
+    some = encoded if encoded.noisy or encoded.train.systems.counts else encoded.some(_FEW)
     few = replace(families, terms={name: [term for term in terms if len(term.products[0]) < 3]
                                    for name, terms in families.terms.items()})
     known: list[dict] = [{} for _ in some.states]
     every, least = _misfit(some, [families.all_terms, few.all_terms], known)
-    if not (found := kinetic_terms(some, few.all_terms, least, every if noisy else _PAYS * every, late, known)):
+    if not (found := kinetic_terms(some, few.all_terms, least, every if encoded.noisy else _PAYS * every, late, known)):
         return families
     say("  functions of values: " + ", ".join(term.written([f"u{c}" for c in range(9)], "xyz") for term in found))
     bent = few.beside({"kinetics": found})
-    return replace(families, later=(bent, *families.later)) if noisy else bent
+    return replace(families, later=(bent, *families.later)) if encoded.noisy else bent
 
 
 def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, most: float, late: Callable[[], bool],
@@ -62,7 +61,7 @@ def kinetic_terms(encoded: EncodedData, terms: Sequence[Term], least: float, mos
                 every.append((float(left.min()), c, kind, float(constants[left.argmin()])))
         every = sorted(every)[:_NARROWED]  # the misfit of the right function is least near the right constant alone
         misfit, c, kind, a = min((_narrowed(missed, *one[1:]) for one in every), default=(np.inf, 0, 0, 0.0))
-        if not misfit < (_PAYS_WITH_NOISE if np.any(encoded.train.noise) else _PAYS) * least:
+        if not misfit < (_PAYS_WITH_NOISE if encoded.noisy else _PAYS) * least:
             break
         found += _group(len(low), c, kind, a)
         least = misfit
@@ -89,7 +88,7 @@ def _misfit(encoded: EncodedData, every: Sequence[Sequence[Term]], known: Sequen
     """Unexplained shares of changes by each of several lists of terms: geometric means over channels, with separate
     coefficients of each system. known: integrals of terms of each trajectory, which are computed once."""
     terms, number = list(dict.fromkeys(term for one in every for term in one)), encoded.train.systems.number
-    noisy = bool(np.any(encoded.train.noise))  # which enters changes from the mean once, those between frames each time
-    (equations,) = encoded.equations(terms, (noisy,), folds=len(number), integrals=known)
+    cumulative = encoded.noisy  # noise enters changes from the mean once, those between frames each time
+    (equations,) = encoded.equations(terms, (cumulative,), folds=len(number), integrals=known)
     return np.array([np.exp(np.log(equations.only([terms.index(term) for term in one]).misfits(number) + 1e-300).mean())
                      for one in every])

@@ -80,7 +80,7 @@ class _FinalRefinement:
         if not exact:
             self.shorten_steps()
         last = self._along(2 if second else 1, min(_LAST, 0.1 * self.seconds), uncertain=False if second else None,
-                           little=LITTLE if np.any(self.train.noise) else UNRESOLVED)
+                           little=LITTLE if self.encoded.noisy else UNRESOLVED)
         if last.uncertain:  # forecasts from single frames are inaccurate
             wide = on_more_harmonics(self.law, whole)
             encoded, errors = EncodedData.of(wide, whole), forecast_errors(wide, self.judge)
