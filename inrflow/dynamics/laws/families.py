@@ -241,11 +241,13 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
     return sorted(paying, key=lambda pair: pair[0])
 
 
-def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = ()) -> float:
-    """Unexplained share of changes with all terms, mean over channels; with separate coefficients in each system, a
-    lower bound of that with contexts. The least one of several equations with a fold for each trajectory, if given."""
-    number = encoded.train.systems.number
-    return min(float(one.misfits(number).mean()) for one in given or encoded.equations(terms, folds=len(number)))
+def misfit_of_all(encoded: EncodedData, terms: Sequence[Term], given: Sequence[NormalEquations] = (),
+                  kept: Sequence[int] | None = None) -> float:
+    """Unexplained share of changes with all terms, or those `kept`, mean over channels; with separate coefficients in
+    each system, a lower bound of that with contexts. The least one of several equations with a fold for each
+    trajectory, if given."""
+    number, every = encoded.train.systems.number, given or encoded.equations(terms, folds=len(encoded.states))
+    return min(float((one if kept is None else one.only(kept)).misfits(number).mean()) for one in every)
 
 
 def without_transients(encoded: EncodedData) -> EncodedData | None:

@@ -114,9 +114,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     elif "products" in families.terms:
         some, terms = encoded.some(_SCREENED), families.all_terms
         with suppress(ValueError):  # or LinAlgError
-            (every,) = some.equations(terms, (encoded.noisy,), len(some.states))
-            pairs = every.only([j for j, term in enumerate(terms) if len(term.products[0]) < 3])
-            missed, without = (misfit_of_all(some, terms, [one]) for one in (every, pairs))
+            every, pairs = some.equations(terms, (encoded.noisy,), len(some.states)), [
+                j for j, term in enumerate(terms) if len(term.products[0]) < 3]
+            missed, without = (misfit_of_all(some, terms, every, kept) for kept in (None, pairs))
             if _BENT[0] < missed < _BENT[1 + encoded.noisy] * without:
                 until = effort() + _RANKED * seconds
                 families = with_functions(families, encoded, say, lambda: effort() > until or used() > _HALF)
