@@ -17,10 +17,10 @@ from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
-from inrflow.data.description import Description
+from inrflow.data.description import FLAG, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
-from inrflow.data.formats.registry import FLAG, ReadOptions, expanded, format_for_writing, format_of
+from inrflow.data.formats.registry import ReadOptions, expanded, format_for_writing, format_of
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points

@@ -16,8 +16,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
-from inrflow.data.description import PLACE, Description
-from inrflow.data.formats.registry import FLAG
+from inrflow.data.description import FLAG, PLACE, Description
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError

@@ -21,6 +21,7 @@ RESERVED = ("t", "trajectory")
 NAMES = ("translation", "reflection", "exchange", "rotation_z")  # names of symmetries
 NEGLIGIBLE = 1e-9  # entries of generators and maps below this count as zero
 PLACE = "single_place"  # dummy coordinate, always 0, of data without places
+FLAG = "extrapolated"  # a column of answers: 1 for places and times outside of the training data, else 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,7 @@ class Comparison:
 
 def with_factor_in_gaps(channel: ChannelField, c: int, places: Places, rows: Rows) -> ChannelField:
     """The process of a channel with its factor on standard deviations in gaps of observed places: that of 90 %
-    intervals of values left out one by one, at least 1. The one of unobserved places (`between`) may be far larger."""
+    intervals of values left out one by one, at least 1. The one of unobserved places (`spread`) may be far larger."""
     seen = np.isfinite(rows.u[:, c])
     truth, y = rows.u[seen, c].astype(np.float64), places(rows.x[seen])
     value = channel.roots(truth) if channel.roots else truth

@@ -24,7 +24,7 @@ from inrflow.data.calendar import (
     parse_units,
     retimed,
 )
-from inrflow.data.description import PLACE, Description
+from inrflow.data.description import FLAG, PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, degrees_of, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import reported
@@ -39,7 +39,7 @@ _STATION = re.compile(r"(stations?|sensors?|sites?|wmo|buoys?|drifters?|floats?|
                       r"code))?|ids?|(locations?|places?|devices?|loggers?|nodes?|points?|cells?|entry|rows?|records?)"
                       r"[_ ]?(ids?|number|code)|(particle|atom|tracer|track)([_ ]?(ids?|number))?|#", re.IGNORECASE)
 FLAGS = re.compile(r"(.*[_ .-])?(qc|qa|flags?|mask|quality[_ ]?(flags?|codes?|control))|(qc|qa|flag)[_ .-].*|"
-                   r"qn(_\d+)?|extrapolated", re.IGNORECASE)
+                   rf"qn(_\d+)?|{FLAG}", re.IGNORECASE)
 _COUNTER = re.compile(r"(record|row|line|sample|scan)([_ ]?(no|nr|number|count))?", re.IGNORECASE)
 _PLACE = re.compile(rf"points[:_][0-2]|[xyz]([ _-]?(coordinate|coord|location|position|pos))?|{'|'.join(HEIGHTS)}")
 BLOCK_ROWS, _SINGLE = 16384, 0.9  # the second: times for each row, at least, of data without places

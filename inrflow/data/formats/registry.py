@@ -42,7 +42,7 @@ from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 
 CHUNK_ROWS = 16384
-FLAG, FLAG_MEANINGS = "extrapolated", "as_in_training extrapolated"  # a column of results, 0 or 1, and their meanings
+FLAG_MEANINGS = "as_in_training extrapolated"  # of 0 and 1 in the column `FLAG` of results
 
 
 class TableWriter(ABC):

@@ -55,7 +55,7 @@ _SCREENED, _MAY = 3, 0.6  # trajectories that rank families; largest misfit of a
 _STALE = 6  # laws of a family without a better one, where all are poor
 _JUDGED, _CLOSE = 5, 20.0  # candidates judged; those with misfits up to this times the least, too
 _HIDDEN = 0.6  # factor on time, with noise
-_HARDLY = 0.1  # difference of errors, over that of harmonics, that does not justify further terms
+_SLIGHT = 0.1  # difference of errors, over that of harmonics, that does not justify further terms
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error above which second order is tried; misfit below which first order precedes it
 _BEYOND, _AHEAD = 1.25, 3  # deviations from the mean beyond those seen, intervals over which fluxes must bear these
 _DIVERGED = 5  # laws after which the search ends if all diverged
@@ -114,8 +114,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     elif "products" in families.terms:
         some, terms = encoded.some(_SCREENED), families.all_terms
         with suppress(ValueError):  # or LinAlgError
-            every, pairs = some.equations(terms, (encoded.noisy,), len(some.states)), [
-                j for j, term in enumerate(terms) if len(term.products[0]) < 3]
+            every = some.equations(terms, (encoded.noisy,), len(some.states))
+            pairs = [j for j, term in enumerate(terms) if len(term.products[0]) < 3]
             missed, without = (misfit_of_all(some, terms, every, kept) for kept in (None, pairs))
             if _BENT[0] < missed < _BENT[1 + encoded.noisy] * without:
                 until = effort() + _RANKED * seconds
@@ -135,8 +135,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not search.scored:
         raise UserError("no law forecasts the held-out trajectories in the time; the data may not follow a local "
                         "equation, or need more training.minutes")
-    began, most = effort(), NEARLY * search.least
-    best = simplest(search.scored, search.little)
+    began, most, little = effort(), NEARLY * search.least, _SLIGHT * search.floor if search.noiseless else 0.0
+    best = simplest(search.scored, little)
     if not search.noiseless:
         close = min(search.scored, key=lambda pair: (float(pair[0].mean()) > most, pair[1].size))
         best = best if 2 * best[1].size <= close[1].size else close  # half as many terms
@@ -153,7 +153,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             search.scored = [best]
             if search.spent < _REST * search.seconds:  # terms may be missing
                 search.run(turns)
-                best = simplest(search.scored, search.little)
+                best = simplest(search.scored, little)
         best = refined(*best)
     law = best[1]
     law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
@@ -175,7 +175,6 @@ class LawSearch:
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = encoded.states[0, 0].size > FEW_CODES
         self.noiseless = not encoded.noisy
-        self.little = _HARDLY * floor if self.noiseless else 0.0
         exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
         self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
         self.scored, noise = list[tuple[np.ndarray, Law]](), encoded.train.noise / np.nanvar(encoded.train.u, (0, 1, 2))

@@ -311,7 +311,7 @@ class Conditioned:
             here = ~channel.left_to_codes(points)
             for rows in (np.flatnonzero(here & (away == 0)), np.flatnonzero(here & (away > 0))):
                 later = len(rows) > 0 and away[rows[0]] > 0
-                new = self._new(c, self.field.places(points[rows])) if later or channel.kriged else rows < 0
+                new = self._new(c, self.field.places(points[rows])) if later or channel.kriged else rows < 0  # none
                 weight, wide, stays, factor, added = channel.outside(away[rows], new)
                 some = wide > _NO_WEIGHT
                 if not bool(some.any()):

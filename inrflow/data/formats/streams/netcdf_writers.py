@@ -11,12 +11,11 @@ import h5py
 import numpy as np
 
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units
-from inrflow.data.description import Description
+from inrflow.data.description import FLAG, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import (
     CHUNK_ROWS,
-    FLAG,
     FLAG_MEANINGS,
     TableWriter,
     attributes_of,
