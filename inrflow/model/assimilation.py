@@ -263,8 +263,7 @@ def assimilate_noisy(
     if not len(surprising):
         return estimate
     chosen = window.select(surprising)
-    most = prior.noise if prior.roughest is None else torch.maximum(prior.noise, prior.roughest)
-    evidence = NoiseEvidence(replace(prior, noise=most).codes(decoder.code_size), len(chosen))  # at its largest
+    evidence = NoiseEvidence(replace(prior, noise=prior.roughest_noise).codes(decoder.code_size), len(chosen))
     states = estimate.mean[surprising]
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
     motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]

@@ -150,6 +150,11 @@ class StatePrior:
         return self.noise if self.white is None else self.noise - self.white
 
     @property
+    def roughest_noise(self) -> Tensor:
+        """Variance (C,) of values around decoded ones in the training frame that codes fit worst."""
+        return self.noise if self.roughest is None else torch.maximum(self.noise, self.roughest)
+
+    @property
     def quiet(self) -> StatePrior:
         """The prior without observation noise, which residuals of training frames contain."""
         return replace(self, noise=self.residual_variance, white=None, roughest=None)
@@ -273,11 +278,8 @@ class StateEstimate:
                 break
             mean[:, k] += step
             covariance[k] = covariance[k] + change
-        return StateEstimate(
-            torch.cat([self.t, later.t[:, 1:]], 1), torch.cat([mean, later.mean[:, 1:]], 1),
-            covariance + later.covariance[1:], later.quadratic, later.count, gains=self.gains + later.gains,
-            louder=later.louder, quieter=later.quieter,
-        )
+        return replace(later, t=torch.cat([self.t, later.t[:, 1:]], 1), mean=torch.cat([mean, later.mean[:, 1:]], 1),
+                       covariance=covariance + later.covariance[1:], residual=None, gains=self.gains + later.gains)
 
     def replaced(self, rows: Tensor, other: StateEstimate) -> StateEstimate:
         """The estimate with that of some trajectories replaced; it cannot be continued by the filter."""
@@ -331,9 +333,8 @@ class StateEstimate:
                              members, None, louder, quieter)
 
 
-def lift(
-    code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
-) -> tuple[Tensor, Tensor | None]:
+def lift(code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
+         ) -> tuple[Tensor, Tensor | None]:
     """Posterior of [code, delayed codes] from that of the code, by regression on it under the prior."""
     n = len(prior.mean) - contexts
     if n == size:
@@ -396,5 +397,4 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
     rest_covariance = rest_covariance + 1e-9 * rest_covariance.diagonal().max() * torch.eye(memory)
     cross = gain @ covariance
     top = torch.cat([covariance, cross.T], 1)
-    bottom = torch.cat([cross, cross @ gain.T + rest_covariance], 1)
-    return torch.cat([mean, hidden.mean(0)]), torch.cat([top, bottom])
+    return torch.cat([mean, hidden.mean(0)]), torch.cat([top, torch.cat([cross, cross @ gain.T + rest_covariance], 1)])

@@ -87,7 +87,7 @@ def without_gross_errors(
     for _ in range(_TURNS):
         with torch.no_grad():
             missed = chosen.u.double() - decoder(chosen.x.to(dtype), found.mean[..., : decoder.code_size].to(dtype))
-        now = gross_errors(missed, prior.noise.sqrt())
+        now = gross_errors(missed, prior.roughest_noise.sqrt())  # fronts are rougher than most frames
         if int((now != wrong).sum()) <= _FEW_CHANGED * int(wrong.sum()):
             break
         wrong = now

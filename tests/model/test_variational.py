@@ -1,6 +1,7 @@
 """Windows of a chaotic system that one pass of a smoother loses, against states that an independent solver gives."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,6 +120,17 @@ def test_gross_errors_are_left_out_of_a_window_and_noise_is_not():
         warnings.simplefilter("error")
         kept = assimilate_noisy(decoder, dynamics, prior, window.with_values(noisy), screened=True)
     torch.testing.assert_close(kept.mean, assimilate_noisy(decoder, dynamics, prior, window.with_values(noisy)).mean)
+
+
+def test_misfits_like_those_of_the_roughest_training_frame_are_no_gross_errors():
+    _, window = observed(28.0, 3, gap=0.03)
+    decoder, dynamics, prior = parts(0)
+    spoiled = window.u.clone()
+    spoiled[0, 4, 0], spoiled[0, 9, 1] = spoiled[0, 4, 0] + 3, spoiled[0, 9, 1] - 0.02
+    for rough, count in ((None, "[23]"), (torch.full((1,), 1e-4, dtype=torch.float64), 1)):
+        with pytest.warns(UserWarning, match=f"{count} of 24 observed values contradict"):
+            assimilate_noisy(decoder, dynamics, replace(prior, roughest=rough), window.with_values(spoiled),
+                             screened=True)
 
 
 def test_states_before_the_first_frame_of_a_chaotic_window_are_those_of_another_solver(monkeypatch):
