@@ -18,6 +18,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow import Integrator, calibrated_process_noise
+from inrflow.dynamics.states import frames_needed
 from inrflow.encoding.encode import CodeData, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -215,6 +216,11 @@ class Candidate:
     def memory(self) -> int:
         """Number of delay coordinates of a state."""
         return self.states.codes.shape[-1] - self.code_size - self.context_size
+
+    @property
+    def window(self) -> int:
+        """Number of observed frames that a forecast needs."""
+        return frames_needed(self.code_size, self.memory)
 
 
 def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:

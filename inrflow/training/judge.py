@@ -63,9 +63,9 @@ class Judge:
             margin: float = MORE_UNKNOWNS if new.score.unknowns > best.score.unknowns else BETTER
             if not len(self.problem.validation):
                 margin = min(margin, BETTER_ON_FEW)
-            margin *= LONGER_WINDOW ** (bool(new.memory) - bool(best.memory))
+            margin *= self._for_frames(new, best)
             return new.score.error + new.score.floor < margin * (best.score.error + best.score.floor)
-        models, _, (mine, theirs) = self.forecasts(new, best)
+        _, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
         alike = BETTER_ON_FEW * theirs < mine < theirs / BETTER
@@ -74,13 +74,17 @@ class Judge:
             later = min(self.forecasts(early)[2][0], 1.0)
             log.say(f"fitted to earlier frames, {new.recipe} has an error of {later:.2e} in later ones")
             mine = math.sqrt(mine * later)
-        if len(self.problem.validation):  # longer windows are penalised
-            mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
-            theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
+        theirs *= self._for_frames(new, best)
         series = best.recipe == "series"  # chosen by forecasts of all blocks, not of the last frames alone
         if best.explained or (series and self.problem.fitted_frames < CHOSEN_BY_CHANCE):
             return mine < BETTER_ON_FEW * theirs
         return not theirs < BETTER * mine
+
+    def _for_frames(self, new: Candidate, best: Candidate) -> float:
+        """Factor on the error of the best candidate, for the observed frames that it and a new one need; 1 for series,
+        whose past is known."""
+        longer = (new.window > best.window) - (new.window < best.window)
+        return LONGER_WINDOW ** (longer if len(self.problem.validation) else 0)
 
     def forecasts(self, *candidates: Candidate) -> tuple[list[Surrogate], int, list[float]]:
         """Surrogates of candidates, the observed frames that all of them need, and their errors from these."""
@@ -111,12 +115,20 @@ class Judge:
         return error / float(truth.square().nanmean()) if error == error else float("inf")
 
 
-def explains(error: float, floor: float) -> bool:
-    """Whether a law explains the data: its error is near that of its basis alone, or near rounding.
+def explains(error: float, floor: float, linear: bool = False, elsewhere: bool = False, complete: bool = False) -> bool:
+    """Whether a law explains the data, so that other dynamics are not sought: its error is near that of its basis alone
+    (of a basis with a large residual, noise perhaps, only a small further error is accepted) or small.
 
-    If the basis has a large residual, noise perhaps, only a small further error is accepted.
+    Args:
+        error, floor: of its forecasts, and of its basis alone, relative to the variance.
+        linear: whether the law is linear, so that linear dynamics of POD modes may be better.
+        elsewhere: whether forecasts are of last frames, or on other domains, where the basis has another error.
+        complete: whether the basis has so many harmonics that they are about as many as points if they leave nothing.
     """
-    return error < max(min(EXPLAINED * floor, floor + WHITE), ROUNDING * 1e-3)
+    small = TRUSTED if elsewhere else ROUNDING * (1e-3 if linear else 1.0)
+    if complete and floor < 1e-3 * ROUNDING:
+        small = max(small, WHITE)
+    return error < max(min(EXPLAINED * floor, floor + WHITE), small)
 
 
 def rollout_error(field: VectorField, integrator: Integrator, states: CodeData, validation: CodeData, first: int,

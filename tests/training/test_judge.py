@@ -19,7 +19,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.model.state_prior import state_prior
 from inrflow.training.candidate import Score, assemble
 from inrflow.training.judge import LawRollouts, explains, rollout_error
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, TRUSTED, WHITE, margins
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, ROUNDING, TRUSTED, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes
 
@@ -296,7 +296,10 @@ def test_forecasts_that_diverge_have_an_infinite_error(run):
 def test_a_law_explains_the_data_at_a_few_times_what_the_basis_leaves_or_near_rounding():
     assert explains(0.99 * EXPLAINED * 1e-5, 1e-5) and not explains(1.01 * EXPLAINED * 1e-5, 1e-5)
     assert explains(2e-2 + 0.9 * WHITE, 2e-2) and not explains(2e-2 + 1.1 * WHITE, 2e-2)  # noise explains no more
-    assert explains(0.9e-9, 0.0) and not explains(1.1e-9, 0.0)
+    for known, most in (({}, ROUNDING), ({"linear": True}, 1e-3 * ROUNDING), ({"elsewhere": True}, TRUSTED),
+                        ({"linear": True, "elsewhere": True}, TRUSTED), ({"complete": True}, WHITE)):
+        assert explains(0.9 * most, 0.0, **known) and not explains(1.1 * most, 0.0, **known)
+    assert not explains(0.9 * WHITE, 1e-8, complete=True)  # fewer harmonics than points
 
 
 def test_every_margin_says_what_it_means_and_where_its_value_comes_from():

@@ -23,7 +23,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import effort
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import LawRollouts, explains
-from inrflow.training.margins import DIVERGES, ROUNDING, STRAYS, TRUSTED, WHITE
+from inrflow.training.margins import DIVERGES, ROUNDING, STRAYS
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Clock
@@ -46,7 +46,7 @@ _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _SERIES = 4, 4, 12  # the last: least numb
 _FEWEST_PLACES, _ON_LINE = 64, 24  # least number of places, and on a line
 _MOST_VALUES = 3e7  # largest number of values that a law is fitted to
 _MANY = 400  # codes from which fewer trajectories calibrate: covariances have cubic cost
-_VERY_MANY = 1024  # codes from which an accurate law without residual ends the search
+_VERY_MANY = 1024  # codes that are about as many as points, if they leave no residual
 _RATED, _TOGETHER = 64, 8  # trajectories whose rates are estimated, and how many at once
 _OF_RATES = 0.03  # share of the budget for each further block of these
 _UNSURE, _LEAST_NOISE = 0.1, 1e-14  # tolerance of codes in fits of rates, relative to residuals; least of these
@@ -327,13 +327,12 @@ def _candidates(
         run.log.say(f"  a single frame does not determine the state: forecasts need at least {needed} observed frames "
                     f"(observe.frames={needed})")
     error = flown.error + rows
-    complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # as many harmonics as points
     name = f"law on harmonics, {law.size} coefficients" + ", with a network" * law.has_network
     yield Candidate(
         problem, LawRecipe.name, name, decoder, prior, flown.field, flown.integrator, train, validation, first,
         Score(error, floor, law.size), law.count, contexts,
-        explained=complete or explains(error, floor) or error < (TRUSTED if flown.elsewhere or not len(
-            problem.validation) else 0.0 if law.is_linear else ROUNDING),  # POD modes may do better
+        explained=explains(
+            error, floor, law.is_linear, flown.elsewhere or not len(problem.validation), size > _VERY_MANY),
         refit=refit, calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
