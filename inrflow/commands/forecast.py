@@ -17,7 +17,7 @@ from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
-from inrflow.data.description import FLAG, Description
+from inrflow.data.description import FLAG, QUANTILES, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
 from inrflow.data.formats.registry import ReadOptions, expanded, format_for_writing, format_of
@@ -32,7 +32,6 @@ from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.shown import counted
 
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
 _FAR, _MOST_ROWS_FAR = 10.0, 50_000  # horizons beyond which so many rows are no oversight only if `every` is given
 _BYTES = 11  # of a number in a table
@@ -238,7 +237,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Quantiles, if `observed` z-scores of the values, of each channel, and the flag of extrapolation, as columns."""
     surrogate = solution.surrogate
-    answer, columns = solution.rows(table.t, table.x, std=True), {}
+    answer = solution.rows(table.t, table.x, std=True)
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())
     scores = np.full(answer["mean"].shape, np.nan)
     if values is not None:
@@ -246,9 +245,8 @@ def _columns(
         std = torch.as_tensor(answer["std"] / scale)[None, None]
         std = std_of_values(surrogate.prior, std, solution.estimate)[0, 0]
         scores = (values - answer["mean"]) / (std.numpy() * scale)
-    for c, channel in enumerate(surrogate.description.channels):
-        for name, value in zip(QUANTILES, (low, middle, high), strict=True):
-            columns[f"{channel}_{name}"] = np.asarray(value[:, c], np.float32)
-        if observed:
-            columns[f"{channel}_z_score"] = scores[:, c].astype(np.float32)
+    fields, asked = [low, middle, high, *[scores] * observed], (*QUANTILES, *["z_score"] * observed)
+    columns: dict[str, np.ndarray] = {}
+    for c, own in enumerate(surrogate.description.answers(asked, "rename it and train again").values()):
+        columns |= {name: np.asarray(value[:, c], np.float32) for name, value in zip(own, fields, strict=True)}
     return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, *solution.observed)}

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from rich.console import Console
@@ -55,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def train(
-    file: str | os.PathLike[str] | None = None, /, *settings: str, test: str | os.PathLike[str] | None = None,
+    file: str | os.PathLike[str] | EllipsisType = ..., /, *settings: str, test: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None, minutes: float | None = None, **groups: Any
 ) -> Surrogate:
     """Surrogate trained as by `inrflow train`, which writes a run directory with the model, test errors and figures.
@@ -72,7 +73,9 @@ def train(
 
     >>> surrogate = inrflow.train("train.h5", "data.frames=10", test="test.h5", output="runs/wave", minutes=5)
     """
-    places = {"data.train": file, "data.test": test, "output": output}
+    if file is None:
+        raise UserError("data.train is None; give the name of a file, or no argument at all for the embedded wave data")
+    places = {"data.train": None if file is ... else file, "data.test": test, "output": output}
     for key, value in places.items():
         if value is not None and not isinstance(value, str | os.PathLike):
             raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder: write the data "

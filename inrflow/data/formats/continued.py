@@ -8,7 +8,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.batch import Markers, blanked
-from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
+from inrflow.data.calendar import (
+    is_zoned,
+    numbers_to_moments,
+    numbers_to_texts,
+    other_calendar,
+    parse_units,
+    zone_offset,
+)
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, time_column_by_dates
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
@@ -72,8 +79,9 @@ class Places:
             columns[self.time] = np.rint(t).astype(np.int64) if self.whole and not off.any() else t
         elif dates:
             times, at = np.unique(t, return_inverse=True)
-            stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
-                numbers_to_moments(times, about.time_units)
+            local = times if is_zoned(self.example) else times + zone_offset(self.time, about.time_units)
+            stamps = numbers_to_texts(local, about.time_units, self.example) if dates == "text" else \
+                numbers_to_moments(local, about.time_units)
             own = self.time != "t" or bool(self.example)
             columns[self.time if own else "time"] = stamps[at.ravel()]
         if not columns or (self.time == "t" and not self.example and not self.numbers):

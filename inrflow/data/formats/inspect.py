@@ -28,6 +28,7 @@ _CONCRETE = re.compile(r"(?:select\.\w+=\d+ ?)+|channels=\[[\w,]+\]")  # of thes
 _READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
 _ONE_TIME = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
 _CONSTANT = "all values of each channel are the same, from which nothing can be learned"
+UNREAD = "it is not read as it is: "  # beginning of the note on a file that needs options, or is damaged
 _OF_FILES = ("name", "layout", "symmetries")  # shown only for files in the schema
 
 
@@ -75,7 +76,7 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
                              "project's schema")]
     except UserError as error:
         hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if _KEYS.search(str(error)) else ""
-        return [("note", f"it is not read as it is: {error}{hint}"), *_next(str(error), given, paths, options, told)]
+        return [("note", f"{UNREAD}{error}{hint}"), *_next(str(error), given, paths, options, told)]
 
 
 def _next(message: str, given: str, paths: list[Path], options: ReadOptions, told: Sequence[str]
