@@ -16,7 +16,7 @@ from inrflow.commands.query import WarningCollector, output_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
-from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
+from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units, zone_offset
 from inrflow.data.description import FLAG, QUANTILES, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
@@ -59,7 +59,8 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
         asked = None if stations else _observed(str(given_places), about, read)
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded, gathered, example = written.named_dimensions and not config.observed, WarningCollector(), ""
+    gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
+    example, shift = "", 0.0
     with PointWriter(target, about, config.overwrite, given[-1], config.run) as writer:
         table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
         if table is not None:
@@ -71,7 +72,7 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
             known = _places(frames, own, about, read.get("time"), config.points is None)
             if stations and own is None:
                 known = _named(known, stations, str(config.observations), about, read)
-            example = known.example
+            example, shift = known.example, known.shift
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, config, surrogate):
@@ -81,8 +82,8 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    units = "UTC" if dates and (not example or is_zoned(example)) else None if dates or written.named_dimensions \
-        else about.time_units
+    in_utc = dates and not shift and (not example or is_zoned(example))
+    units = "UTC" if in_utc else None if dates or written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
     took = f"{time.perf_counter() - began:.3g} s"
     Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
@@ -150,7 +151,8 @@ def _named(known: Places, stations: str, observations: str, about: Description, 
                                             stations=stations))
     order, columns = named.stations_at(known.x, about)
     time, example = named.time_in(source)
-    return replace(known, x=known.x[order], columns=columns, time=time, example=example)
+    shift = 0.0 if is_zoned(example) else zone_offset(time, about.time_units)
+    return replace(known, x=known.x[order], columns=columns, time=time, example=example, shift=shift)
 
 
 def _on_grid(
