@@ -283,7 +283,7 @@ def _meaning(name: str) -> dict[str, str]:
 
 def numbers_of(values: Any, name: str) -> Tensor:
     """Tensor of numbers, without gradient. Raises UserError for other types."""
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and not values.is_complex():
         return values.detach()
     array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":
