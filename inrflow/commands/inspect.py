@@ -36,11 +36,6 @@ def run(arguments: list[str]) -> int:
     path = Path(names[0])
     if not path.exists() and not glob.has_magic(names[0]):
         raise UserError(missing(path))
-    from inrflow.data.formats.inspect import UNREAD, describe, is_store
-
-    if path.is_dir() and not is_store(path):
-        show_run(path)
-        return 0
     given: dict[str, Any] | None = None
     if options:
         from inrflow.config.resolve import resolve
@@ -48,6 +43,11 @@ def run(arguments: list[str]) -> int:
 
         read = asdict(resolve("convert", ConvertConfig, options))
         given = {key: value for key, value in read.items() if value not in (None, {}) and key != "overwrite"}
+    from inrflow.data.formats.inspect import UNREAD, describe, is_store
+
+    if path.is_dir() and not is_store(path):
+        show_run(path)
+        return 0
     rows = describe(path, given, options)
     show(rows, screen())
     return int(any(text.startswith(UNREAD) for _, text in rows))

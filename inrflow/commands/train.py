@@ -38,7 +38,7 @@ from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 from inrflow.training.problem import Problem, check_settings
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
-from inrflow.training.train import start_run
+from inrflow.training.train import recipes_named, start_run
 from inrflow.training.train import train as best_candidate
 
 _IN_SAMPLE = 20_000_000  # largest number of training values for an evaluation on training data without a test file
@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
     if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
-        return run_sweep(arguments, run_alone, check_settings)
+        return run_sweep(arguments, run_alone, _check)
     with team.gathered() as leads:
         return run_alone(arguments) if leads else 0
 
@@ -115,7 +115,7 @@ def run_alone(arguments: list[str]) -> int:
         place = RunDirectory(Path(config.resume))
         config = _config_of_resumed_run(place, config.device, arguments)
     else:
-        check_settings(config)
+        _check(config)
         place = RunDirectory.new(config.output, "train")
     train_on = run_one
     if several(config.data.train) is not None:
@@ -132,6 +132,12 @@ def run_alone(arguments: list[str]) -> int:
         console.print(f"another process of this job has ended; continue with: inrflow train resume={place.path}",
                       highlight=False, soft_wrap=True)
         return 1
+
+
+def _check(config: Config) -> None:
+    """Raise UserError for settings that training would refuse."""
+    check_settings(config)
+    recipes_named(config.recipe)
 
 
 def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:

@@ -84,7 +84,7 @@ def test_lists_and_dictionaries_of_observations_have_a_solution_for_each_and_row
 
 
 def test_solutions_are_pickled_with_what_updates_them():
-    solution = make()
+    solution = make("shift")
     again = pickle.loads(pickle.dumps(solution.surrogate.assimilate(Observations([0.0], np.eye(9, 2), np.eye(9, 2)))))
     further = again.update(Observations([1.0], np.eye(9, 2), np.eye(9, 2)))
     assert np.isfinite(further(1.5, np.eye(3, 2))).all()
