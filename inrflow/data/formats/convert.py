@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,5 +69,11 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
         raise UserError(f"{name} is for files whose variables have named dimensions (NetCDF, Zarr), and {paths[0]} is "
                         "none; leave it out, or choose columns with channels=[...] and coordinates=[...]")
     options = ReadOptions(channels, coordinates, time, trajectory, select or {}, stations, description)
+    states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     with read_files(paths, options) as content:
         content.write(target, overwrite)
+    for path, *state in states:
+        if not path.exists() or state != [path.stat().st_size, path.stat().st_mtime_ns]:
+            warnings.warn(f"{path} has changed while it was read, so that values may be missing; read it again when "
+                          "it is complete", stacklevel=2)
+            break
