@@ -60,6 +60,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UserError(f"{twice} is given twice, which would be two equal trajectories; give each file once")
     if not os.fspath(target).lower().endswith(_OWN):
         raise UserError(f"{target} is not named as HDF5, and convert writes that, in the project's schema; name it "
                         f"{os.path.splitext(target)[0]}.h5")

@@ -50,7 +50,8 @@ def describe(source: str | os.PathLike[str], read: Mapping[str, Any] | None = No
     kind = format_of(paths[0])
     files = [item for path in paths for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file()]
     size = sum(item.stat().st_size for item in files)
-    several = f"{len(paths)} files, {paths[0]} to {paths[-1].name}" if len(paths) > 1 else f"{paths[0]}"
+    last = paths[-1].name if paths[-1].parent == paths[0].parent else paths[-1]
+    several = f"{len(paths)} files, {paths[0]} to {last}" if len(paths) > 1 else f"{paths[0]}"
     rows = [("files" if len(paths) > 1 else "file", f"{several} ({size / 1e6:.3g} MB)")]
     if not isinstance(kind, TrajectoryFormat):
         rows.append(("format", kind.name))

@@ -422,3 +422,9 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, target, monkeypa
     monkeypatch.setattr(CsvColumns, "blocks", cut)
     with pytest.warns(UserWarning, match="a.csv has changed while it was read, so that values may be missing"):
         convert(tmp_path / "a.csv", target)
+
+
+def test_a_file_given_twice_is_refused(tmp_path, target):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n1,1,2\n")
+    with pytest.raises(UserError, match="a.csv is given twice"):
+        convert([tmp_path / "a.csv", str(tmp_path / "*.csv")], target)
