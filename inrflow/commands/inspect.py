@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
         return 0
     rows = describe(path, given, options)
     show(rows, screen())
-    return int(any(text.startswith(UNREAD) for _, text in rows))
+    return 2 if any(text.startswith(UNREAD) for _, text in rows) else 0
 
 
 def show_run(directory: Path) -> None:
