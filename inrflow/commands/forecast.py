@@ -16,8 +16,8 @@ from inrflow.commands.query import WarningCollector, output_of_command
 from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
-from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units
-from inrflow.data.description import FLAG, Description
+from inrflow.data.calendar import dates_to_numbers, is_zoned, number_to_date, parse_units, zone_offset
+from inrflow.data.description import FLAG, QUANTILES, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.continued import Places, last_rows_of_points, on_grid
 from inrflow.data.formats.registry import ReadOptions, expanded, format_for_writing, format_of
@@ -32,7 +32,6 @@ from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.shown import counted
 
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
 _FAR, _MOST_ROWS_FAR = 10.0, 50_000  # horizons beyond which so many rows are no oversight only if `every` is given
 _BYTES = 11  # of a number in a table
@@ -60,7 +59,8 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
         asked = None if stations else _observed(str(given_places), about, read)
     written = format_for_writing(target)
     dates = written.dates if parse_units(about.time_units) is not None else None
-    gridded, gathered, example = written.named_dimensions and not config.observed, WarningCollector(), ""
+    gridded, gathered = written.named_dimensions and not config.observed, WarningCollector()
+    example, shift = "", 0.0
     with PointWriter(target, about, config.overwrite, given[-1], config.run) as writer:
         table = _on_grid(asked, observations, until, config.every, surrogate) if gridded and asked is not None else None
         if table is not None:
@@ -72,7 +72,7 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
             known = _places(frames, own, about, read.get("time"), config.points is None)
             if stations and own is None:
                 known = _named(known, stations, str(config.observations), about, read)
-            example = known.example
+            example, shift = known.example, known.shift
             with gathered.of(number):
                 solution = surrogate.solution_of(seen)
             for t, x, values in _rows(frames, known.x, until, config, surrogate):
@@ -82,8 +82,8 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
                 writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     gathered.tell()
-    units = "UTC" if dates and (not example or is_zoned(example)) else None if dates or written.named_dimensions \
-        else about.time_units
+    in_utc = dates and not shift and (not example or is_zoned(example))
+    units = "UTC" if in_utc else None if dates or written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
     took = f"{time.perf_counter() - began:.3g} s"
     Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
@@ -151,7 +151,8 @@ def _named(known: Places, stations: str, observations: str, about: Description, 
                                             stations=stations))
     order, columns = named.stations_at(known.x, about)
     time, example = named.time_in(source)
-    return replace(known, x=known.x[order], columns=columns, time=time, example=example)
+    shift = 0.0 if is_zoned(example) else zone_offset(time, about.time_units)
+    return replace(known, x=known.x[order], columns=columns, time=time, example=example, shift=shift)
 
 
 def _on_grid(
@@ -238,7 +239,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Quantiles, if `observed` z-scores of the values, of each channel, and the flag of extrapolation, as columns."""
     surrogate = solution.surrogate
-    answer, columns = solution.rows(table.t, table.x, std=True), {}
+    answer = solution.rows(table.t, table.x, std=True)
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())
     scores = np.full(answer["mean"].shape, np.nan)
     if values is not None:
@@ -246,9 +247,8 @@ def _columns(
         std = torch.as_tensor(answer["std"] / scale)[None, None]
         std = std_of_values(surrogate.prior, std, solution.estimate)[0, 0]
         scores = (values - answer["mean"]) / (std.numpy() * scale)
-    for c, channel in enumerate(surrogate.description.channels):
-        for name, value in zip(QUANTILES, (low, middle, high), strict=True):
-            columns[f"{channel}_{name}"] = np.asarray(value[:, c], np.float32)
-        if observed:
-            columns[f"{channel}_z_score"] = scores[:, c].astype(np.float32)
+    fields, asked = [low, middle, high, *[scores] * observed], (*QUANTILES, *["z_score"] * observed)
+    columns: dict[str, np.ndarray] = {}
+    for c, own in enumerate(surrogate.description.answers(asked, "rename it and train again").values()):
+        columns |= {name: np.asarray(value[:, c], np.float32) for name, value in zip(own, fields, strict=True)}
     return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, *solution.observed)}

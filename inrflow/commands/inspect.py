@@ -36,21 +36,21 @@ def run(arguments: list[str]) -> int:
     path = Path(names[0])
     if not path.exists() and not glob.has_magic(names[0]):
         raise UserError(missing(path))
-    from inrflow.data.formats.inspect import describe, is_store
-
-    if path.is_dir() and not is_store(path):
-        show_run(path)
-        return 0
+    given: dict[str, Any] | None = None
     if options:
         from inrflow.config.resolve import resolve
         from inrflow.config.schema import ConvertConfig
 
         read = asdict(resolve("convert", ConvertConfig, options))
         given = {key: value for key, value in read.items() if value not in (None, {}) and key != "overwrite"}
-        show(describe(path, given, options), screen())
-    else:
-        show(describe(path), screen())
-    return 0
+    from inrflow.data.formats.inspect import UNREAD, describe, is_store
+
+    if path.is_dir() and not is_store(path):
+        show_run(path)
+        return 0
+    rows = describe(path, given, options)
+    show(rows, screen())
+    return 2 if any(text.startswith(UNREAD) for _, text in rows) else 0
 
 
 def show_run(directory: Path) -> None:

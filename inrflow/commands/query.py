@@ -16,7 +16,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
-from inrflow.data.description import FLAG, PLACE, Description
+from inrflow.data.description import FLAG, Description
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
@@ -40,9 +40,9 @@ def _answer(config: QueryConfig, target: Path) -> int:
     began = time.perf_counter()
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
+    names = _names(surrogate.description, config)
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
-    _require_own_names(surrogate.description, config)
-    answers = _Answers(surrogate, observations, config)
+    answers = _Answers(surrogate, observations, config, names)
     rows = 0
     writing = PointWriter(target, surrogate.description, config.overwrite, str(config.points), config.run)
     with writing as writer, console.status("reading") as status:
@@ -98,8 +98,9 @@ class WarningCollector:
 class _Answers:
     """Predictions from the observed trajectories, each assimilated at its first use."""
 
-    def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
-        self.surrogate, self.observations, self.config = surrogate, observations, config
+    def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig,
+                 names: dict[str, list[str]]) -> None:
+        self.surrogate, self.observations, self.config, self.names = surrogate, observations, config, names
         self._solutions: dict[int, Solution] = {}
         self._gathered = WarningCollector()
         self._assumed = False
@@ -136,9 +137,9 @@ class _Answers:
                 if self.config.std:
                     values.append(answer["std"][..., c])
                 if self.config.derivatives:
-                    values += [*np.moveaxis(answer["dx"][..., c, :], -1, 0)] * (about.coordinates != (PLACE,))
+                    values += [*np.moveaxis(answer["dx"][..., c, :], -1, 0)] * bool(about.places)
                     values.append(answer["dt"][..., c])
-                for name, value in zip(_names(about, channel, self.config), values, strict=True):
+                for name, value in zip(self.names[channel], values, strict=True):
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
         flag = result.pop(FLAG)
         return {**result, FLAG: flag}  # the last column
@@ -173,21 +174,11 @@ class _Answers:
             warn_diverged(off[first], f"the forecast of trajectory {first}{more}")
 
 
-def _names(about: Description, channel: str, config: QueryConfig) -> list[str]:
-    """Names of the columns of answers of a channel: its values, standard deviations and derivatives."""
-    axes = () if about.coordinates == (PLACE,) else about.coordinates
-    return [channel, *[f"{channel}_std"] * bool(config.std),
-            *[f"d{channel}_d{axis}" for axis in (*axes, "t") if config.derivatives]]
-
-
-def _require_own_names(about: Description, config: QueryConfig) -> None:
-    """Check that no channel is called as another column of the answers, which would replace it. Raises UserError."""
-    given = [FLAG, *(name for channel in about.channels for name in _names(about, channel, config)[1:])]
-    if twice := next((name for name in about.channels if name in given), None):
-        remedy = "rename it in the data and train again" if twice == FLAG else (
-            "ask for values without std=true and derivatives=true, or rename it in the data and train again")
-        raise UserError(f"the run {config.run} has a channel {twice}, which is the name of a column that answers add; "
-                        f"{remedy}")
+def _names(about: Description, config: QueryConfig) -> dict[str, list[str]]:
+    """Names, by channel, of the columns of answers: values, standard deviations and derivatives."""
+    asked = ["", *["std"] * bool(config.std), *(about.derivatives if config.derivatives else [])]
+    less = "ask for values without std=true and derivatives=true, or " * (FLAG not in about.channels)
+    return about.answers(asked, f"{less}rename it in the data and train again", (FLAG,))
 
 
 def _numbers(values: list[int], shown: int = 10) -> str:

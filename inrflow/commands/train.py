@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from rich.console import Console
@@ -37,7 +38,7 @@ from inrflow.runtime.run_files import CANDIDATES_FILE, MODEL_FILE
 from inrflow.training.problem import Problem, check_settings
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
-from inrflow.training.train import start_run
+from inrflow.training.train import recipes_named, start_run
 from inrflow.training.train import train as best_candidate
 
 _IN_SAMPLE = 20_000_000  # largest number of training values for an evaluation on training data without a test file
@@ -49,13 +50,13 @@ def run(arguments: list[str]) -> int:
     if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
-        return run_sweep(arguments, run_alone, check_settings)
+        return run_sweep(arguments, run_alone, _check)
     with team.gathered() as leads:
         return run_alone(arguments) if leads else 0
 
 
 def train(
-    file: str | os.PathLike[str] | None = None, /, *settings: str, test: str | os.PathLike[str] | None = None,
+    file: str | os.PathLike[str] | EllipsisType = ..., /, *settings: str, test: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None, minutes: float | None = None, **groups: Any
 ) -> Surrogate:
     """Surrogate trained as by `inrflow train`, which writes a run directory with the model, test errors and figures.
@@ -72,7 +73,9 @@ def train(
 
     >>> surrogate = inrflow.train("train.h5", "data.frames=10", test="test.h5", output="runs/wave", minutes=5)
     """
-    places = {"data.train": file, "data.test": test, "output": output}
+    if file is None:
+        raise UserError("data.train is None; give the name of a file, or no argument at all for the embedded wave data")
+    places = {"data.train": None if file is ... else file, "data.test": test, "output": output}
     for key, value in places.items():
         if value is not None and not isinstance(value, str | os.PathLike):
             raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder: write the data "
@@ -112,7 +115,7 @@ def run_alone(arguments: list[str]) -> int:
         place = RunDirectory(Path(config.resume))
         config = _config_of_resumed_run(place, config.device, arguments)
     else:
-        check_settings(config)
+        _check(config)
         place = RunDirectory.new(config.output, "train")
     train_on = run_one
     if several(config.data.train) is not None:
@@ -129,6 +132,12 @@ def run_alone(arguments: list[str]) -> int:
         console.print(f"another process of this job has ended; continue with: inrflow train resume={place.path}",
                       highlight=False, soft_wrap=True)
         return 1
+
+
+def _check(config: Config) -> None:
+    """Raise UserError for settings that training would refuse."""
+    check_settings(config)
+    recipes_named(config.recipe)
 
 
 def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:

@@ -57,7 +57,7 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
     `dictionary={entry: value}`. Values of text settings are taken literally. Raises UserError, in one line, for unknown
     keys, values of the wrong type and values beyond their limits.
     """
-    given = [entry for override in overrides for entry in _entries(_renamed(override), schema)]
+    given = [entry for override in overrides for entry in _entries(_renamed(override, schema), schema)]
     chosen = {key: value for key, _, value in (override.partition("=") for override in given)}
     if "recipe" in chosen and "experiment" not in chosen and chosen["recipe"] in _experiments():
         given.append(f"experiment={chosen['recipe']}")
@@ -200,10 +200,14 @@ def _texts(schema: type, prefix: str = "") -> dict[str, bool]:
     return result
 
 
-def _renamed(override: str) -> str:
+def _renamed(override: str, schema: type) -> str:
     """Override without Hydra's prefixes for adding keys, and with the present name of its key."""
     if "=" not in override:
-        hint = f"; a file of data is data.train={override}" if Path(override).exists() else ""
+        names, path = [item.name for item in fields(schema)], Path(override)
+        keys = ["run"] * path.is_dir() + ["observations", "data", "run"]
+        key = next((key for key in keys if key in names), "").replace("data", "data.train")
+        kind = "a run" if key == "run" else "a file of data"
+        hint = f"; {kind} is {key}={override}" if key and path.exists() else ""
         raise UserError(f"{override!r} is not of the form key=value{hint}")
     if override.startswith("-"):
         raise UserError(f"{override} begins with dashes; settings are written without them: {override.lstrip('-')}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,17 @@ def blanked(u: np.ndarray, markers: Mapping[int, Sequence[float]]) -> np.ndarray
     for c, its in markers.items():
         u[..., c][np.isin(u[..., c], np.array(its, u.dtype))] = np.nan
     return u
+
+
+def repeated_rows(path: Path, keys: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted keys (R, k) of the rows with values u (R, C), and those that repeat another, with a warning."""
+    used = ~np.isnan(u).all(-1)
+    order = np.lexsort(keys[used].T)
+    keys, values = keys[used][order], u[used][order]
+    repeated = (keys[1:] == keys[:-1]).all(1)
+    if repeated.any():
+        apart = int((repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)).sum())
+        differ = f", {apart} with other values; at places that occur at several times their mean is used"
+        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another"
+                      + (differ if apart else ", with the same values"), stacklevel=3)
+    return keys, keys[1:][repeated]

@@ -35,7 +35,11 @@ _OF_MONTHS = (_NAMED + r"[-.,/ ]+(?P<year>\d{4})", r"(?P<year>\d{4})[-/M](?P<mon
 _ZONE = re.compile(r"(?i)(\d\d:?\d\d(:\d\d(\.\d+)?)?([+-]\d\d(:?\d\d)?|\s*Z)|UTC|GMT)\s*$")
 _ISO = re.compile(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2})(?::(\d{2}))?(?::(\d{2}(?:\.\d*)?))?)?")
 _HALVES = re.compile(r"\b(1[0-2]|0?[1-9])((?::\d{2}){1,2}(?:\.\d+)?)\s*([AaPp])\.?[Mm]\.?$")  # 12-hour clock
-_APART, _LONGER = 0.05, 5.0  # share of rows that are few; gap to the others, in spans of these
+_ABBREVIATED = {"utc": 0, "gmt": 0, "wet": 0, "cet": 1, "mez": 1, "cest": 2, "mesz": 2, "eet": 2, "eest": 3, "jst": 9,
+                "aest": 10, "nzst": 12}  # zones of one meaning
+_IN_NAME = re.compile(r"(?:[ _.(\[/-]|^)(UTC|GMT|CES?T|MES?Z|WET|EES?T|JST|AEST|NZST|utc|gmt|ces?t|mes?z|(?<=[(\[]))"
+                      r"(?:([+-])(\d\d?)(?::?(\d\d))?)?[)\]]?$")
+_LOCAL = re.compile(r"[(\[](local( time)?|LST|LT|[A-Z]?[ECMPAIB][SD]T)[)\]]$|_local$")
 _YEARS = (1850, 2150)  # plausible years of dates written as one number
 _DIGITS = {6: "yyyymm", 8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
@@ -207,37 +211,6 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
 
 
-def far_times(t: np.ndarray, units: str | None) -> str:
-    """Remark if few of the times (R,) of rows are far from all others, as in a mistaken year, else ""."""
-    times = np.sort(t)
-    cut = int(np.diff(times).argmax()) + 1 if len(times) > 1 else 0
-    few, rest = sorted((times[:cut], times[cut:]), key=len)
-    if not 0 < len(few) <= _APART * len(t) or times[cut] - times[cut - 1] <= _LONGER * np.ptp(rest) or not np.ptp(rest):
-        return ""
-    return (f"{len(few)} of {len(t)} rows are far in time from all others, the first at "
-            f"{number_to_date(few[0], units) or f'{few[0]:g}'}; mend or remove them if these are no times")
-
-
-def daylight_saving_remark(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
-    """Remark if times (R,) appear to be local times with daylight saving, else "": the only missing hour, or the only
-    repeated rows (`again`), lie in the night of a Sunday in March, April or September to November."""
-    if parse_units(units) is None or not len(t):
-        return ""
-    times, twice = (np.unique(numbers_to_moments(values, units)) for values in (t, again))
-    gaps, hour = np.diff(times), np.timedelta64(1, "h")
-    step = np.median(gaps) if len(gaps) else hour
-    skipped = gaps == step + hour
-    longer = times[:-1][skipped] + step if 0 < skipped.sum() == np.sum(gaps > step) <= 2 else ()
-    for which, words in ((longer, "has no row"), (twice, "comes twice")):
-        nights = np.unique(np.asarray(which, "datetime64[h]"))
-        sunday = (nights.astype("datetime64[D]").astype(np.int64) - 3) % 7 == 0
-        month, clock = nights.astype("datetime64[M]").astype(np.int64) % 12 + 1, nights.astype(np.int64) % 24
-        if step <= hour and len(nights) and (sunday & np.isin(month, (3, 4, 9, 10, 11)) & (clock <= 3)).all():
-            return (f"{nights[0]}:00 {words}, as where clocks are turned: dates without a zone are taken as UTC; where "
-                    "they are local, give UTC or their zone, as in 2024-03-31T03:00+02:00")
-    return ""
-
-
 def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.0) -> np.ndarray:
     """ISO dates (str objects; empty for NaT) of datetime64 values, in the coarsest unit from `coarsest` on whose
     rounding errors are at most `slack` microseconds."""
@@ -258,6 +231,31 @@ def numbers_to_texts(t: np.ndarray, units: str | None, example: str = "") -> np.
     coarsest = "s" if re.search(r"\d:\d\d:\d\d", example) else "m"
     texts = moments_to_texts(moments, coarsest, 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
     return np.array([_written_as(example.strip(), text) for text in texts.tolist()], object) if example else texts
+
+
+def zone_in(name: str) -> float | None:
+    """Hours from UTC of the zone in which the name of a column ends, as `time (UTC+2)`, `Zeit [MEZ]`; None without."""
+    found = _IN_NAME.search(name)
+    if found is None or not found[0].strip("()[] "):
+        return None
+    zone, sign, hours, minutes = found.groups(default="0")
+    return _ABBREVIATED.get(zone.lower(), 0) + (int(hours) + int(minutes) / 60) * (-1 if sign == "-" else 1)
+
+
+def zone_offset(name: str, units: str | None) -> float:
+    """Time in `units` from UTC of the zone that the name of a column ends in, else 0; 0 for other units."""
+    seconds = parse_units(units)
+    return 0.0 if seconds is None else 3600.0 * (zone_in(name) or 0.0) / seconds[0]
+
+
+def zone_remark(name: str, path: object) -> None:
+    """Warn which zone the dates of a column called so are taken in, if its name ends in one other than UTC."""
+    if hours := zone_in(name):
+        minutes = f":{round(60 * abs(hours)) % 60:02d}".replace(":00", "")
+        warnings.warn(f"{path}: dates in {name} are taken in the zone UTC{int(hours):+d}{minutes}", stacklevel=4)
+    elif hours is None and _LOCAL.search(name):
+        warnings.warn(f"{path}: dates in {name} are taken as UTC, since its zone has several meanings; name the column "
+                      "as in time (UTC-5)", stacklevel=4)
 
 
 def is_zoned(example: str) -> bool:

@@ -22,6 +22,7 @@ NAMES = ("translation", "reflection", "exchange", "rotation_z")  # names of symm
 NEGLIGIBLE = 1e-9  # entries of generators and maps below this count as zero
 PLACE = "single_place"  # dummy coordinate, always 0, of data without places
 FLAG = "extrapolated"  # a column of answers: 1 for places and times outside of the training data, else 0
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}  # levels by quantity of answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +289,33 @@ class Description:
     def places(self) -> tuple[str, ...]:
         """Names of the spatial coordinates; empty for data without places."""
         return () if self.placeless else self.coordinates
+
+    @property
+    def derivatives(self) -> list[str]:
+        """Quantities of answers: the derivatives by each coordinate and time."""
+        return [f"d{axis}" for axis in (*self.places, "t")]
+
+    def answers(self, quantities: Sequence[str], remedy: str, further: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Names, by channel, of the columns of answers with some quantities: "" (values), std, q05, z_score, or those
+        of `derivatives`. Raises UserError, with a remedy, if two of them and of `further` columns have the same name.
+        """
+        forms = ["d{}_" + one if one in self.derivatives else "{}_" + one if one else "{}" for one in quantities]
+        named = {channel: [form.replace("{}", channel, 1) for form in forms] for channel in self.channels}
+        names = [*further, *(name for own in named.values() for name in own)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{self.name} has a channel {twice}, which is the name of a column that answers add; "
+                            f"{remedy}")
+        return named
+
+    @property
+    def clash(self) -> str:
+        """Sentence on a channel that is called as a column of answers, "" without."""
+        try:
+            self.answers(("", "std", *QUANTILES, "z_score", "observed", *self.derivatives),
+                         "rename it before training: answers with both are refused", (FLAG,))
+        except UserError as error:
+            return str(error)
+        return ""
 
     def require_places(self, what: str) -> None:
         """Check that the data have places, which `what` needs. Raises UserError."""

@@ -165,8 +165,10 @@ class _FrameColumns(Columns):
         self.names = tuple(str(name).replace(*IN_FILES) for name in frame.columns)
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise UserError(f"the table has several columns {', '.join(twice)}; give each a name of its own")
-        dated = [name for name, kind in zip(self.names, frame.dtypes, strict=True) if getattr(kind, "kind", "") == "M"]
+        kinds = dict(zip(self.names, frame.dtypes, strict=True))
+        dated = [name for name, kind in kinds.items() if getattr(kind, "kind", "") == "M"]
         self.meant = time_column_by_dates(dated, self.names)
+        self.zoned = tuple(name for name in dated if getattr(kinds[name], "tz", None) is not None)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self._frame), rows):
@@ -211,8 +213,8 @@ def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.n
 
 
 def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: Mapping[str, np.ndarray] | None,
-            fields: Mapping[str, np.ndarray]) -> xarray.Dataset:
-    """xarray Dataset with CF conventions of fields (T, N, C), by the suffix of their names ("" values, "_std").
+            fields: Sequence[np.ndarray], names: Mapping[str, Sequence[str]]) -> xarray.Dataset:
+    """xarray Dataset with CF conventions of fields (T, N, C), whose names are given for each channel.
 
     Dimensions are time and the axes of a grid, or `point` with its coordinates. Calendar times are datetime64; times of
     a model calendar are dates of cftime, or numbers with the calendar's name if that is not installed.
@@ -236,15 +238,11 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
         coordinates |= {name: ("point", points[:, index]) for index, name in enumerate(description.coordinates)}
     units = description.units or ("",) * len(description.channels)
     variables = {
-        f"{name}{suffix}": (("time", *dims), values[..., index].reshape(len(t), *shape),
-                            {"units": unit} if unit else {})
-        for suffix, values in fields.items()
-        for index, (name, unit) in enumerate(zip(description.channels, units, strict=True))
+        names[channel][which]: (("time", *dims), values[..., index].reshape(len(t), *shape),
+                                {"units": unit} if unit else {})
+        for which, values in enumerate(fields)
+        for index, (channel, unit) in enumerate(zip(description.channels, units, strict=True))
     }
-    if len(variables) < len(fields) * len(description.channels):
-        raise UserError(f"the channels {', '.join(description.channels)} and their "
-                        f"{' and '.join(filter(None, fields))} would have the same names in the dataset; rename "
-                        "channels in the data and train again")
     facts = {"Conventions": "CF-1.10", "title": description.name, "source": description.source,
              "license": description.licence}
     return xarray.Dataset(variables, coordinates, {key: value for key, value in facts.items() if value})
@@ -270,8 +268,9 @@ def query_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
         points, lines = grid_points(axes, description)
     points = numbers_of(points, "points").double().numpy()
     answer = ask(times, points)
-    return dataset(description, times, points, lines, {
-        "" if key == "mean" else f"_{key}": np.asarray(value) for key, value in answer.items()})
+    columns = description.answers([key.replace("mean", "") for key in answer],
+                                  "give std=False, or rename it in the data and train again")
+    return dataset(description, times, points, lines, [*map(np.asarray, answer.values())], columns)
 
 
 def _meaning(name: str) -> dict[str, str]:
@@ -284,7 +283,7 @@ def _meaning(name: str) -> dict[str, str]:
 
 def numbers_of(values: Any, name: str) -> Tensor:
     """Tensor of numbers, without gradient. Raises UserError for other types."""
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and not values.is_complex():
         return values.detach()
     array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from inrflow.data.batch import Markers, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.data.station_units import other_units
+from inrflow.data.station_units import units_told
 from inrflow.errors import UserError
 
 _LOOKED_AT = 8  # trajectories checked, at most
@@ -35,12 +35,15 @@ _MOST, _FEWEST = 0.9, 24  # quantile that defines usual departures; least number
 _ROUNDING = 1e-3  # largest rounding error in single precision relative to a channel's standard deviation
 
 
-def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False) -> None:
+def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False,
+                    remark: str = "") -> None:
     """Check of the first trajectories of a source with a fitted normalisation. Warns about spikes, digits lost to
-    single precision, angles, fill values and several values at one place and time. If there are spikes, unless
-    `all_kept`, the source leaves out faults and its normalisation is refitted. Raises UserError for contradictory or
-    constant data, and if no trajectory has two frames."""
+    single precision, angles, fill values, several values at one place and time, and of a `remark`. If there are spikes,
+    unless `all_kept`, the source leaves out faults and its normalisation is refitted. Raises UserError for
+    contradictory or constant data, and if no trajectory has two frames."""
     _require_changes(source)
+    if remark:
+        warnings.warn(f"{source.file.path}: {remark}", stacklevel=3)
     _warn_of_lost_digits(source)
     _warn_of_kinds(source, int(trajectories[0]))
     apart = repeated = total = spikes = seen = 0
@@ -120,10 +123,10 @@ def _warn_of_kinds(source: TrajectorySource, trajectory: int) -> None:
     batch = source.batch([trajectory], normalised=False)
     every, about = batch.u[0], source.description
     u = every[: max(1, _VALUES // max(1, every[0].numel()))].double().numpy()
-    if len(source) == 1 and len(batch.x[0]) == 1 and not about.placeless:
-        for clause in other_units(batch.x[0, 0].numpy(), u, about.channels, about.coordinates):
+    if len(source) == 1 and len(batch.x[0]) == 1:
+        for clause in units_told(batch.x[0, 0].numpy(), u, about.channels, about.places):
             warnings.warn(f"{source.file.path}: {clause}; convert its values, or mark them as NaN", stacklevel=4)
-        for index in _constant_in_time(u):
+        for index in () if about.placeless else _constant_in_time(u):
             warnings.warn(f"{source.file.path}: channel {about.channels[index]} has one value at each place at all "
                           "times; if it describes the places, as elevation does, list it in data.read.coordinates",
                           stacklevel=4)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow.data.calendar import parse_units
+from inrflow.data.calendar import number_to_date, numbers_to_moments, parse_units
 from inrflow.data.observations import Frames, Observations
 
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
@@ -22,6 +22,7 @@ _SAME = 1e-6  # largest distance, in steps, of times that are exactly at steps
 _APART = 1.5  # ratio of numbers of different times and of steps from which on reports jitter
 _LONGEST_GAP = 50  # longest gap, in steps, used to estimate the step
 _FAR = 2.6  # longest interval, in steps, between two reports that are interpolated
+_LATE, _LONGER = 0.05, 5.0  # share of rows that are few; gap to the others, in spans of these
 _SPARSE = 10.0  # largest ratio of place-time pairs to reports
 
 
@@ -175,3 +176,34 @@ def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.nda
     result[near] = u[nearest[near]]
     result[inside] = np.interp(wanted[inside], t, u)
     return result
+
+
+def far_times(t: np.ndarray, units: str | None) -> str:
+    """Remark if few of the times (R,) of rows are far from all others, as in a mistaken year, else ""."""
+    times = np.sort(t)
+    cut = int(np.diff(times).argmax()) + 1 if len(times) > 1 else 0
+    few, rest = sorted((times[:cut], times[cut:]), key=len)
+    if not 0 < len(few) <= _LATE * len(t) or times[cut] - times[cut - 1] <= _LONGER * np.ptp(rest) or not np.ptp(rest):
+        return ""
+    return (f"{len(few)} of {len(t)} rows are far in time from all others, the first at "
+            f"{number_to_date(few[0], units) or f'{few[0]:g}'}; mend or remove them if these are no times")
+
+
+def daylight_saving_remark(t: np.ndarray, again: np.ndarray, units: str | None) -> str:
+    """Remark if times (R,) appear to be local times with daylight saving, else "": the only missing hour, or the only
+    repeated rows (`again`), lie in the night of a Sunday in March, April or September to November."""
+    if parse_units(units) is None or not len(t):
+        return ""
+    times, twice = (np.unique(numbers_to_moments(values, units)) for values in (t, again))
+    gaps, hour = np.diff(times), np.timedelta64(1, "h")
+    step = np.median(gaps) if len(gaps) else hour
+    skipped = gaps == step + hour
+    longer = times[:-1][skipped] + step if 0 < skipped.sum() == np.sum(gaps > step) <= 2 else ()
+    for which, words in ((longer, "has no row"), (twice, "comes twice")):
+        nights = np.unique(np.asarray(which, "datetime64[h]"))
+        sunday = (nights.astype("datetime64[D]").astype(np.int64) - 3) % 7 == 0
+        month, clock = nights.astype("datetime64[M]").astype(np.int64) % 12 + 1, nights.astype(np.int64) % 24
+        if step <= hour and len(nights) and (sunday & np.isin(month, (3, 4, 9, 10, 11)) & (clock <= 3)).all():
+            return (f"{nights[0]}:00 {words}, as where clocks are turned: dates without a zone are taken as UTC; where "
+                    "they are local, give UTC or their zone, as in 2024-03-31T03:00+02:00")
+    return ""

@@ -1,8 +1,8 @@
 """Gradients of a solution's values with respect to query times and points, observed values, and states.
 
 Values are those of an ordinary query. Gradients in times and points are first derivatives in closed form, attached to
-the values, so that there is no second derivative; those in observations and states are torch's, through assimilation,
-integration and decoding.
+the values, so that there is no second derivative, which is refused; those in observations and states are
+torch's, through assimilation, integration and decoding.
 """
 
 from __future__ import annotations
@@ -24,12 +24,32 @@ def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, po
         slopes = solution._collected(times, points, by_row, ("dx",))["dx"]
         degrees = x.shape[-1] < points.shape[-1]
         places = (_on_sphere(x) if degrees else x).reshape(points.shape).to(mean)
-        mean = mean + (slopes * (places - places.detach())[..., None, :]).sum(-1)
+        mean = mean + _Change.apply(places[..., None, :].expand(slopes.shape), slopes)
     if isinstance(t, Tensor) and t.requires_grad:
-        moments = t.reshape(-1).to(mean)
-        away = (moments - moments.detach())[:, None]
-        mean = mean + _rates(solution, times, points, by_row) * (away if by_row else away[:, None])
+        moments, rates = t.reshape(-1).to(mean), _rates(solution, times, points, by_row)[..., None]
+        mean = mean + _Change.apply(moments.reshape(-1, *[1] * (rates.ndim - 1)).expand(rates.shape), rates)
     return mean
+
+
+class _Change(torch.autograd.Function):
+    """Zeros (...) whose gradient in coordinates (..., d) are given slopes (..., d); a second derivative is refused."""
+
+    @staticmethod
+    def forward(context: Any, coordinates: Tensor, slopes: Tensor) -> Tensor:
+        context.save_for_backward(slopes)
+        return coordinates.new_zeros(slopes.shape[:-1])
+
+    @staticmethod
+    def backward(context: Any, change: Tensor) -> tuple[Tensor, None]:
+        gradient = change.detach()[..., None] * context.saved_tensors[0]
+        if torch.is_grad_enabled():  # create_graph=True
+            gradient.requires_grad_().register_hook(_refuse)
+        return gradient, None
+
+
+def _refuse(_: Tensor) -> None:
+    raise UserError("values of a solution have first derivatives in points and times alone, so that no gradient goes "
+                    "through these; take differences of solution.derivatives(t, x)")
 
 
 def _on_sphere(degrees: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -378,17 +378,17 @@ class Surrogate(Shown):
             warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
                           f"{distance:.4g}, limit {limit:.4g}): do not trust the forecast without checking it; its "
                           "intervals are widened", stacklevel=4)
+        return Solution(self, estimate, parts[0].kind == "torch", partial(self._updated, estimate, parts, context))
 
-        def update(further: Observations) -> Solution:
-            further, last = observations_from(further, self.description), estimate.last[0]
-            if self.residual is None and context is None and self.scale.is_after(further.frames().t[0], last):
-                later = self._plausible(self._checked(further, [float(self.scale.external(last))]))
-                found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
-                if found is not None:
-                    return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
-            return self.solution_of(reduce(Observations.updated_with, [*parts, further]), context)
-
-        return Solution(self, estimate, parts[0].kind == "torch", update)
+    def _updated(self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None,
+                 further: Observations) -> Solution:
+        further, last = observations_from(further, self.description), estimate.last[0]
+        if self.residual is None and context is None and self.scale.is_after(further.frames().t[0], last):
+            later = self._plausible(self._checked(further, [float(self.scale.external(last))]))
+            found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
+            if found is not None:
+                return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
+        return self.solution_of(reduce(Observations.updated_with, [*parts, further]), context)
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
         return window_of(observations, self.description, self.scale.unit, self.decoder.affine,

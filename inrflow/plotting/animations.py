@@ -15,7 +15,7 @@ from PIL import Image
 
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import draw_lines
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, format_colour_bar, new_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, format_colour_bar, new_figure, shortened
 from inrflow.plotting.views import WIDE
 from inrflow.runtime.atomic_files import replaced_atomically
 
@@ -64,7 +64,7 @@ def animation(
                 ax.set_ylabel(data.label(name), fontsize=SIZE)
                 ax.tick_params(labelsize=SIZE - 1.5)
                 if name == names[-1]:
-                    ax.set_xlabel(data.coordinates[0], fontsize=SIZE)
+                    ax.set_xlabel(shortened(data.coordinates[0]), fontsize=SIZE)
                 if name == names[0]:
                     ax.legend(fontsize=SIZE - 1, frameon=False, loc="upper right")
             else:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from inrflow.plotting.fields import ChannelFields, Scene
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, format_log_axis, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, format_log_axis, new_figure, save_figure, shortened
 from inrflow.plotting.views import lattice
 
 _FLOOR = 1e-12  # power relative to the largest below which it is rounding
@@ -98,7 +98,7 @@ def spectrum_figure(
         ax.spines[["top", "right"]].set_visible(False)
     top = axes[0].get_ylim()[1]
     axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _FLOOR * top))
-    axes[0].set_ylabel(f"power of {data.name}", fontsize=SIZE)
+    axes[0].set_ylabel(f"power of {shortened(data.name)}", fontsize=SIZE)
     drawn = [line for line in axes[0].lines if np.max(line.get_ydata()) > axes[0].get_ylim()[0]]
     axes[0].legend(handles=drawn, fontsize=SIZE - 1, frameon=False)
     return save_figure(figure, path)

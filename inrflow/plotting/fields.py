@@ -19,6 +19,7 @@ from inrflow.plotting.style import (
     moment_label,
     palette,
     robust_colour_limit,
+    shortened,
     units_label,
 )
 from inrflow.plotting.views import View, drawn_order, view_of
@@ -179,7 +180,8 @@ class ChannelFields:
 
     def label(self, panel: str) -> str:
         """Label of a panel's values, with units."""
-        labels = {"truth": self.name, "model": self.name, "error": "error", "std": "std. deviation"}
+        name = shortened(self.name)
+        labels = {"truth": name, "model": name, "error": "error", "std": "std. deviation"}
         return f"{labels[panel]}{self.units}"
 
     def moment(self, frame: int) -> str:

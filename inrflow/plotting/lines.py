@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.fields import ChannelFields
-from inrflow.plotting.style import MODEL, SIZE, TRUTH, new_figure
+from inrflow.plotting.style import MODEL, SIZE, TRUTH, new_figure, shortened
 
 
 def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Figure:
@@ -24,7 +24,7 @@ def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Fi
             axes[i, j].tick_params(labelsize=SIZE - 1.5, length=2)
             axes[i, j].yaxis.get_offset_text().set_fontsize(SIZE - 1.5)
         data.stamp(axes[0, j], frame)
-        axes[-1, j].set_xlabel(data.coordinates[0], fontsize=SIZE)
+        axes[-1, j].set_xlabel(shortened(data.coordinates[0]), fontsize=SIZE)
     for i, name in enumerate(rows):
         axes[i, 0].set_ylabel(data.label(name), fontsize=SIZE)
     axes[0, 0].legend(fontsize=SIZE - 1, frameon=False)

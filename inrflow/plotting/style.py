@@ -75,12 +75,17 @@ def date_axis(ax: Axes) -> None:
     ax.xaxis.get_offset_text().set_fontsize(SIZE - 1.5)
 
 
+def shortened(name: str, most: int = 40) -> str:
+    """Name from data as a label: at most so many characters, whose dollars are no formulas."""
+    return (name if len(name) <= most else f"{name[: most - 1]}\u2026").replace("$", r"\$")
+
+
 def units_label(text: str | None) -> str:
     """Label of units in brackets, with superscript exponents; empty without units."""
     if not text or text in ("1", "-"):
         return ""
     text = re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda m: m[1].translate(_SUPERSCRIPTS), text)
-    return f" [{text.replace('degC', '°C')}]"
+    return f" [{shortened(text.replace('degC', '°C'))}]"
 
 
 def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
@@ -135,7 +140,7 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     figure = Figure(figsize=(width, height), layout=_Layout(), dpi=DPI)
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title, fontsize=SIZE + 2, fontweight="bold")
+        figure.suptitle(shortened(title, 80), fontsize=SIZE + 2, fontweight="bold")
     return figure
 
 

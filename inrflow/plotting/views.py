@@ -15,7 +15,7 @@ from matplotlib.tri import Triangulation
 from inrflow.data.formats.columns import HEIGHTS, find_column
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
 from inrflow.plotting.coasts import draw_coasts
-from inrflow.plotting.style import SIZE
+from inrflow.plotting.style import SIZE, shortened
 
 WIDE = 2.2  # ratio of width to height above which panels are stacked, one row for each time
 _FLATTEST = 6.0  # largest ratio of width to height of maps; narrow bands are stretched
@@ -129,7 +129,7 @@ def drawn_order(coordinates: Sequence[str]) -> list[int]:
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
     """Rendering for points x (N, d); in three dimensions surfaces and places with an elevation are seen from above, and
     otherwise points in or near the plane through the middle are shown."""
-    labels = tuple(coordinates)
+    labels = tuple(map(shortened, coordinates))
     if x.shape[1] == 1:
         return View("line", x, labels)
     sphere = geometry == "sphere"

@@ -27,7 +27,7 @@ def show(rows: Sequence[tuple[str, object]], console: Console) -> None:
     from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="bold", max_width=console.width // 3, overflow="fold")
     table.add_column(overflow="fold")
     for label, text in rows:
         table.add_row(Text(printable(label)), Text(printable(text)))

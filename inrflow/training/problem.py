@@ -96,7 +96,7 @@ class Problem:
         if config.encoding.method == "closed_form":
             source, train, validation = affordable(source, train, validation, groups, config.training.minutes)
         source.fit_normalisation(train)
-        check_plausible(source, train, data.faults == "kept")
+        check_plausible(source, train, data.faults == "kept", file.description.clash)
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device))
 

@@ -18,10 +18,27 @@ def test_what_a_file_needs_is_said_as_for_convert(tmp_path, inrflow_command):
     rows = [f"{t},{x},{t + x}" for t in range(3) for x in range(4)]
     (tmp_path / "a.csv").write_text("\n".join(["when,x,u", *rows]))
     refused = inrflow_command("inspect", tmp_path / "a.csv")
-    assert refused.code == 0 and "not read as it is" in " ".join(refused.out.split())
+    assert refused.code == 2 and "not read as it is" in " ".join(refused.out.split())
     read = " ".join(inrflow_command("inspect", tmp_path / "a.csv", "time=when").out.split())
     assert "3 frames x 4 points" in read and "data.read.time=when" in read and "TARGET time=when" in read
     assert inrflow_command("inspect", tmp_path / "a.csv", "tim=when").code == 2
+    (tmp_path / "b.csv").write_text("\n".join(["t,x,u,trajectory", *(f"{row},dry run" for row in rows)]))
+    refused = inrflow_command("inspect", tmp_path / "b.csv")
+    told = "trajectory is 'dry run' in row 1; expected whole numbers from 0, as by pandas.factorize"
+    assert refused.code == 2 and told in " ".join(refused.out.split())
+
+
+def test_long_names_of_channels_leave_room_for_what_is_said(tmp_path, inrflow_command):
+    rows = [f"{t},{x},{t + x},{t * x}" for t in range(3) for x in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join([f"t,x,{'very ' * 40}long,long_std", *rows]))
+    text = inrflow_command("inspect", tmp_path / "a.csv").out
+    assert "3 frames x 4 points x 2 channels" in text and text.count("very") >= 120
+
+
+def test_channels_called_as_columns_of_answers_are_told_before_training(tmp_path, inrflow_command):
+    rows = [f"{t},{x},{t + x},{t * x}" for t in range(3) for x in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join(["t,x,u,u_std", *rows]))
+    assert "a channel u_std, which is the name" in " ".join(inrflow_command("inspect", tmp_path / "a.csv").out.split())
 
 
 def test_a_finished_run_tells_data_model_validation_and_errors(tiny_run, inrflow_command):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import inrflow
-from inrflow.commands.query import _require_own_names
+from inrflow.commands.query import _names
 from inrflow.config.schema import QueryConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -252,7 +252,7 @@ def test_channels_called_as_columns_of_answers_are_refused_before_these_replace_
     about = Description("sensors", channels, ("x",))
     config = QueryConfig(run="runs/a", **asked)
     if refused is None:
-        _require_own_names(about, config)
+        _names(about, config)
         return
     with pytest.raises(UserError, match=f"has a channel {refused}, which is the name of a column that answers add"):
-        _require_own_names(about, config)
+        _names(about, config)

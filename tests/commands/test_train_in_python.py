@@ -38,8 +38,9 @@ def test_a_run_directory_is_written_and_its_surrogate_returned(tiny_data, elsewh
         ("gone.h5", {"data": {"symmetries": ["a, b", "c"], "framess": 3}}, "data.framess"),
         (["a.h5", "b.h5"], {}, "data.train is a list"),
         (np.zeros(3), {}, "data.train is a ndarray; expected the name of a file"),
-        (None, {"data": {"train": ["a.h5", "b.h5"]}}, "by the command inrflow train"),
-        (None, {"resume": "nowhere"}, "resume=nowhere"),
+        (..., {"data": {"train": ["a.h5", "b.h5"]}}, "by the command inrflow train"),
+        (..., {"resume": "nowhere"}, "resume=nowhere"),
+        (None, {}, "data.train is None; give the name of a file"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence_and_nothing_is_written(given, settings, told, elsewhere):

@@ -11,7 +11,7 @@ import xarray
 
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.labelled import dataset, numeric_times, observations_from, query_dataset, query_points, unit_vectors
+from inrflow.data.labelled import numeric_times, observations_from, query_dataset, query_points, unit_vectors
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -241,6 +241,8 @@ def test_columns_of_one_name_are_refused_and_names_of_rows_are_columns():
 
 def test_a_channel_called_as_the_deviation_of_another_is_refused_in_datasets():
     about, values = Description("sensors", ("u", "u_std"), ("x",)), np.zeros((1, 3, 2))
-    with pytest.raises(UserError, match="u, u_std and their _std would have the same names"):
-        dataset(about, np.zeros(1), np.zeros((3, 1)), None, {"": values, "_std": values})
-    assert set(dataset(about, np.zeros(1), np.zeros((3, 1)), None, {"": values})) == {"u", "u_std"}
+    with pytest.raises(UserError, match="a channel u_std, which is .* that answers add; give std=False"):
+        query_dataset(lambda *_: {"mean": values, "std": values}, about, 0.0, np.zeros((3, 1)), {})
+    assert set(query_dataset(lambda *_: {"mean": values}, about, 0.0, np.zeros((3, 1)), {})) == {"u", "u_std"}
+    assert "a channel u_std, which is the name of a column that answers add; rename it before" in about.clash
+    assert not Description("sensors", ("u", "v"), ("x",)).clash

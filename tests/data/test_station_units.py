@@ -9,7 +9,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource
-from inrflow.data.station_units import other_units
+from inrflow.data.station_units import changing_units, other_units
 
 RANDOM = np.random.default_rng(0)
 X = np.stack([RANDOM.uniform(0, 100, 30), RANDOM.uniform(0, 100, 30), np.r_[RANDOM.uniform(0, 900, 29), 2900]], 1)
@@ -75,3 +75,40 @@ def test_a_channel_that_describes_places_is_told(tmp_path):
         source = TrajectorySource(file)
         source.fit_normalisation([0])
         check_plausible(source, [0])
+
+
+UNITS_IN_TIME = {
+    "T": KINDS["T"], "pollution": np.exp(3 + 0.4 * DAY), "humidity": 60 + 20 * DAY, "rain": KINDS["rain"],
+    "discharge": KINDS["discharge"], "depths": np.where(X[:, 0] < 50, 4 + 0.05 * DAY, 18 + 4 * DAY),
+    "pump": np.where(DAY > 0, 2e3, 2.0) * (1 + 0.05 * RANDOM.standard_normal(DAY.shape)),
+    "salinity": np.where(DAY > 0, 31 + DAY, 0.31 * np.exp(0.1 * DAY)),
+    "steps": np.where(HOURS[:, None] < 50, 12.0, 40.0) * np.exp(0.1 * DAY),
+}
+
+
+def test_pollution_rivers_depths_rain_switches_and_tides_do_not_change_their_unit():
+    values = np.stack(list(UNITS_IN_TIME.values()), -1)
+    assert changing_units(X, values, tuple(UNITS_IN_TIME), ("x", "y", "elevation")) == []
+    single = values[:, 4:5]
+    assert changing_units(X[4:5], single, tuple(UNITS_IN_TIME), ()) == []
+
+
+@pytest.mark.parametrize(("channel", "rows", "places", "convert", "words"), [
+    ("T", HOURS >= 52, 7, lambda u: u + 273.15, "48 % of the values differ by 273.15 from the others, as kelvin from"),
+    ("T", HOURS >= 52, slice(None), lambda u: u + 273.15, "more places appears to be in two units: 48 % of the"),
+    ("pollution", RANDOM.random(100) < 0.5, 7, lambda u: 1000 * u, "% of the values are 1000 times the others"),
+    ("discharge", abs(HOURS - 40) < 20, 7, lambda u: u / 1000, "61 % of the values are 1000 times the others"),
+    ("humidity", HOURS < 50, slice(None), lambda u: u / 100, "50 % of the values are 100 times the others"),
+])
+def test_a_change_of_unit_is_told(channel, rows, places, convert, words):
+    values = UNITS_IN_TIME[channel].copy()
+    values[rows, places] = convert(values[rows, places])
+    (clause,) = changing_units(X, values[..., None], (channel,), ("x", "y", "elevation"))
+    assert clause.startswith(f"channel {channel} at x ") and words in clause
+
+
+def test_half_of_the_places_in_kelvin_are_told():
+    values = VALUES.copy()
+    values[:, ::2, 0] += 273.15
+    (clause,) = told(values)
+    assert "and 14 more places appears to be in kelvin, the others in degrees Celsius" in clause

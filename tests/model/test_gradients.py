@@ -92,6 +92,14 @@ def test_by_points_in_degrees():
     assert close(x.grad, differences(lambda at: solution(0.1, at), points, 0.1), 5e-3)
 
 
+def test_gradients_through_first_derivatives_are_refused_not_left_out(case):
+    surrogate, observed, points = case
+    x, factor = points.clone().requires_grad_(), torch.ones((), dtype=torch.float64, requires_grad=True)
+    slopes, = torch.autograd.grad(surrogate.assimilate(observed)(0.3 * UNIT, x).sum(), x, create_graph=True)
+    with pytest.raises(UserError, match="first derivatives in points and times alone"):
+        (factor * slopes**2).sum().backward()
+
+
 def test_what_has_no_gradient_is_said_or_comes_without():
     surrogate = law("sphere")
     solution = surrogate.assimilate(seen(surrogate))

@@ -1,5 +1,6 @@
 """Questions to a solution: rows, frames and grids agree with each other and with the decoder, in blocks of any size."""
 
+import pickle
 import time
 import warnings
 from dataclasses import replace
@@ -80,6 +81,13 @@ def test_lists_and_dictionaries_of_observations_have_a_solution_for_each_and_row
             np.testing.assert_array_equal(rows[key], value)
             for other in (listed[number], named[number]):
                 np.testing.assert_array_equal(other.query(t, x, std=True, derivatives=True)[key], value)
+
+
+def test_solutions_are_pickled_with_what_updates_them():
+    solution = make("shift")
+    again = pickle.loads(pickle.dumps(solution.surrogate.assimilate(Observations([0.0], np.eye(9, 2), np.eye(9, 2)))))
+    further = again.update(Observations([1.0], np.eye(9, 2), np.eye(9, 2)))
+    assert np.isfinite(further(1.5, np.eye(3, 2))).all()
 
 
 def test_derivatives_by_time_between_steps_of_a_map_are_those_of_the_answers():

@@ -1,10 +1,12 @@
 """Layout of figures against matplotlib's own, and labels of colour bars."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from inrflow.plotting.style import DPI, format_colour_bar, new_figure
+from inrflow.plotting.style import DPI, format_colour_bar, new_figure, save_figure, shortened
 
 
 @pytest.mark.parametrize("aspect", ["equal", "auto"])
@@ -28,3 +30,10 @@ def test_panels_that_are_measured_once_lie_where_constrained_layout_puts_them(as
         counts.append(len(measured))
     np.testing.assert_allclose(*places, atol=0.05 * DPI)
     assert counts[0] < 0.7 * counts[1]
+
+
+def test_names_from_data_are_short_labels_and_no_formulas(tmp_path: Path) -> None:
+    assert shortened("very " * 20) == ("very " * 20)[:39] + "\u2026" and shortened("u") == "u"
+    figure = new_figure(3, 2, r"cost $\bad{$ of $x_$")
+    figure.subplots().set_ylabel(shortened(r"$\bad{$"))
+    save_figure(figure, tmp_path / "a.png")

@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.batch import Markers, blanked
+from inrflow.data.batch import Markers, blanked, repeated_rows
 from inrflow.data.calendar import (
     compact_dates,
     dates_to_numbers,
-    daylight_saving_remark,
-    far_times,
+    is_zoned,
     moments_to_numbers,
     other_calendar,
     parse_units,
     retimed,
+    zone_offset,
+    zone_remark,
 )
 from inrflow.data.description import FLAG, PLACE, Description
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, degrees_of, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
-from inrflow.data.stations import reported
+from inrflow.data.stations import daylight_saving_remark, far_times, reported
 from inrflow.errors import UserError
 
 IN_FILES = "/", "\u2215"  # arguments of str.replace for names of channels, which also name files: `O3 [ug/m3]`
@@ -76,8 +77,9 @@ class Columns(ABC):
     #: Columns that the file itself declares as times, longitudes, latitudes or heights, with the keys TIMES,
     #: LONGITUDES, LATITUDES, HEIGHTS.
     meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
-    #: Columns that hold dates or parts of them, whatever their names.
+    #: Columns that hold dates or parts of them, whatever their names; of dates whose zone their type says.
     dates: tuple[str, ...] = ()
+    zoned: tuple[str, ...] = ()
 
     @abstractmethod
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -156,7 +158,7 @@ class Roles:
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None,
                  named: Sequence[str] | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
-        self.grid, self.units, self._dates = columns.grid, columns.units, columns.dates
+        self.grid, self.units, self._dates, self._zoned = columns.grid, columns.units, columns.dates, columns.zoned
         self.time = columns.column_of_times(time)
         self.lonlat = [columns.meant.get(names) or find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
         if named is not None and set(named) <= set(self.names):
@@ -214,11 +216,13 @@ class Roles:
         trajectory = np.zeros(len(t), np.int64)
         columns = dict(block)
         if "trajectory" in block:
-            number = column_numbers(block["trajectory"], "trajectory", self.path, first)
+            given, named = block["trajectory"], not all_numbers(block["trajectory"])
+            number = np.full(len(t), np.nan) if named else column_numbers(given, "trajectory", self.path, first)
             bad = ~np.isfinite(number) | (number != np.floor(number)) | (number < 0)
             if bad.any():
-                raise UserError(f"{self.path}: trajectory is {block['trajectory'][int(np.argmax(bad))]!r} in row "
-                                f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0")
+                raise UserError(f"{self.path}: trajectory is {str(given[int(np.argmax(bad))])!r} in row "
+                                f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0"
+                                + ", as by pandas.factorize(table.trajectory)[0]" * named)
             trajectory = columns["trajectory"] = number.astype(np.int64)
         if self.time is not None and (own.dtype != object or all_numbers(own)):
             columns[self.time] = own if own.dtype.kind in "Miu" else _whole(own, column_numbers(
@@ -231,21 +235,30 @@ class Roles:
         units = self.description.time_units
         try:
             if values.dtype.kind == "M":
-                return moments_to_numbers(values, units)
+                return moments_to_numbers(values, units) - self._offset(values, first)
             if values.dtype == object and not all_numbers(values) and (parse_units(units) or other_calendar(units)):
-                return dates_to_numbers(values.tolist(), str(units))
+                return dates_to_numbers(values.tolist(), str(units)) - self._offset(values, first)
             numbers = column_numbers(values, str(self.time), self.path, first)
             own = str(self.units.get(str(self.time), ""))
             if units and " since " in own:
                 return retimed(numbers, own, units)
             compact = compact_dates(numbers) if units and parse_units(units) else None
-            return numbers if compact is None else moments_to_numbers(compact[0], units)
+            return numbers if compact is None else moments_to_numbers(compact[0], units) - self._offset(values, first)
         except UserError as error:
             raise UserError(str(error) if str(self.path) in str(error) else f"{self.path}: {error}") from error
         except ValueError as error:
             row = next((row for row, cell in enumerate(values) if repr(str(cell).strip()) in str(error)), 0)
             raise UserError(f"{self.path}: {self.time} cannot be read as a number or ISO date in row {first + row + 1} "
                             f"({error}); write 2024-01-31T18:00, without rows of sums or means") from error
+
+
+    def _offset(self, values: np.ndarray, first: int) -> float:
+        """Time from UTC of dates whose zone is in the name of their column alone, told in the first rows."""
+        if self.time in self._zoned or any(map(is_zoned, map(str, values.tolist()))):
+            return 0.0
+        if not first:
+            zone_remark(str(self.time), self.path)
+        return zone_offset(str(self.time), self.description.time_units)
 
 
 def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -327,26 +340,6 @@ def warn_of_other_units(path: Path, about: Description, units: Sequence[str]) ->
         warnings.warn(f"{path}: {', '.join(apart)}; values are not converted: do so if these differ", stacklevel=3)
 
 
-def _warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray,
-                        units: str | None = None) -> None:
-    """Warn about rows with values that share trajectory, time and place, and how many contradict each other, and about
-    times in `units` that appear to be local."""
-    used = ~np.isnan(u).all(-1)
-    keys = np.column_stack([trajectory, t, x])[used]
-    order = np.lexsort(keys.T)
-    keys, values = keys[order], u[used][order]
-    repeated = (keys[1:] == keys[:-1]).all(1)
-    if repeated.any():
-        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
-        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values: averaged at places that recur, all used elsewhere",
-                      stacklevel=2)
-    if units is not None and " since " in units:
-        local = daylight_saving_remark(keys[:, 1], keys[1:, 1][repeated], units)
-        for remark in filter(None, (far_times(t[used], units), local)):
-            warnings.warn(f"{path}: {remark}", stacklevel=2)
-
-
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None, named: Sequence[str] | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; `path`: source, for messages.
@@ -377,7 +370,11 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     u = blanked(u, Markers(description.channels).look(u).fill_values(path))
     held = {} if columns.grid is None else columns.grid.attributes
     warn_of_other_units(path, description, [held.get(name, {}).get("units", "") for name in description.channels])
-    _warn_of_duplicates(path, trajectory, t, x, u, description.time_units)
+    keys, again = repeated_rows(path, np.column_stack([trajectory, t, x]), u)
+    if " since " in str(description.time_units):
+        local = daylight_saving_remark(keys[:, 1], again[:, 1], description.time_units)
+        for remark in filter(None, (far_times(keys[:, 1], description.time_units), local)):
+            warnings.warn(f"{path}: {remark}", stacklevel=2)
     if roles.by_lonlat and columns.grid is None:  # units of gridded files were checked
         places = xyz_to_lonlat(x)
         places[:, 0] = (places[:, 0] + 180) % 360 - 180

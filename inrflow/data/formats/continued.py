@@ -8,7 +8,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.batch import Markers, blanked
-from inrflow.data.calendar import numbers_to_moments, numbers_to_texts, other_calendar, parse_units
+from inrflow.data.calendar import (
+    numbers_of_dates,
+    numbers_to_moments,
+    numbers_to_texts,
+    other_calendar,
+    parse_units,
+    zone_offset,
+)
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, PointTable, find_column, is_station, labels, time_column_by_dates
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, xyz_to_lonlat
@@ -22,7 +29,7 @@ class Places:
     """Places x (N, d) with `columns` (N,) of their properties: coordinates as given, names of stations.
 
     time: name of the column of times. numbers: whether it holds numbers in the data's units; whole: whether these are
-    integers. example: a date in the format of that column.
+    integers. example: a date in the format of that column. shift: times from UTC of its zone, as its name says.
     """
 
     x: np.ndarray
@@ -31,6 +38,7 @@ class Places:
     numbers: bool = False
     whole: bool = False
     example: str = ""
+    shift: float = 0.0
 
     @classmethod
     def of_points(cls, x: np.ndarray, about: Description) -> Places:
@@ -56,8 +64,11 @@ class Places:
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         numbers = time is not None and np.array_equal(table.columns[time], table.t)
         stamps = table.t if time is None else table.columns[time]
+        shift = zone_offset(time or "t", about.time_units)
+        if shift and (own := numbers_of_dates(stamps[:1], str(about.time_units))) is not None and own[0] == table.t[0]:
+            shift = 0.0  # the dates say their zone themselves
         return cls(table.x[order], columns, time or "t", numbers, numbers and stamps.dtype.kind in "iu",
-                   str(stamps[0]) if stamps.dtype == object else "")
+                   str(stamps[0]) if stamps.dtype == object else "", shift)
 
     def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
@@ -72,8 +83,8 @@ class Places:
             columns[self.time] = np.rint(t).astype(np.int64) if self.whole and not off.any() else t
         elif dates:
             times, at = np.unique(t, return_inverse=True)
-            stamps = numbers_to_texts(times, about.time_units, self.example) if dates == "text" else \
-                numbers_to_moments(times, about.time_units)
+            stamps = numbers_to_texts(times + self.shift, about.time_units, self.example) if dates == "text" else \
+                numbers_to_moments(times + self.shift, about.time_units)
             own = self.time != "t" or bool(self.example)
             columns[self.time if own else "time"] = stamps[at.ravel()]
         if not columns or (self.time == "t" and not self.example and not self.numbers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UserError(f"{twice} is given twice, which would be two equal trajectories; give each file once")
     if not os.fspath(target).lower().endswith(_OWN):
         raise UserError(f"{target} is not named as HDF5, and convert writes that, in the project's schema; name it "
                         f"{os.path.splitext(target)[0]}.h5")
@@ -68,5 +71,11 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
         raise UserError(f"{name} is for files whose variables have named dimensions (NetCDF, Zarr), and {paths[0]} is "
                         "none; leave it out, or choose columns with channels=[...] and coordinates=[...]")
     options = ReadOptions(channels, coordinates, time, trajectory, select or {}, stations, description)
+    states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     with read_files(paths, options) as content:
         content.write(target, overwrite)
+    for path, *state in states:
+        if not path.exists() or state != [path.stat().st_size, path.stat().st_mtime_ns]:
+            warnings.warn(f"{path} has changed while it was read, so that values may be missing; read it again when "
+                          "it is complete", stacklevel=2)
+            break

@@ -49,6 +49,9 @@ GENERAL = (
     _known("zip, tar or the like", rb"PK\x03\x04|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
            "unpack it and give the files in it, several by a pattern (*); tables may stay compressed by gzip",
            re.DOTALL),
+    _known("npz or PyTorch that is cut, or an archive of such files",
+           rb"PK\x03\x04.{26}[^\0]{1,99}?(\.npy|/data\.pkl)",
+           "copy or write it again; of an archive, unpack it", re.DOTALL),
     _known("JSON", rb'\s*[\[{]\s*["{\[]',
            "write it as a table with a row for each time and place: pandas.read_json (of lines with lines=True), "
            "pandas.json_normalize, or geopandas.read_file, and then to_csv"),

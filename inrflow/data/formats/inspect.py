@@ -28,6 +28,7 @@ _CONCRETE = re.compile(r"(?:select\.\w+=\d+ ?)+|channels=\[[\w,]+\]")  # of thes
 _READ = 2e7  # largest size in bytes of files that are read completely, which takes seconds
 _ONE_TIME = "it holds one time, and training needs 2: give all files of a series, as by a pattern (*)"
 _CONSTANT = "all values of each channel are the same, from which nothing can be learned"
+UNREAD = "it is not read as it is: "  # beginning of the note on a file that needs options, or is damaged
 _OF_FILES = ("name", "layout", "symmetries")  # shown only for files in the schema
 
 
@@ -49,7 +50,8 @@ def describe(source: str | os.PathLike[str], read: Mapping[str, Any] | None = No
     kind = format_of(paths[0])
     files = [item for path in paths for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file()]
     size = sum(item.stat().st_size for item in files)
-    several = f"{len(paths)} files, {paths[0]} to {paths[-1].name}" if len(paths) > 1 else f"{paths[0]}"
+    last = paths[-1].name if paths[-1].parent == paths[0].parent else paths[-1]
+    several = f"{len(paths)} files, {paths[0]} to {last}" if len(paths) > 1 else f"{paths[0]}"
     rows = [("files" if len(paths) > 1 else "file", f"{several} ({size / 1e6:.3g} MB)")]
     if not isinstance(kind, TrajectoryFormat):
         rows.append(("format", kind.name))
@@ -75,7 +77,7 @@ def _conversion(kind: Format, given: str, paths: list[Path], whole: bool, option
                              "project's schema")]
     except UserError as error:
         hint = " (here KEY=..., in `inrflow train` data.read.KEY=...)" if _KEYS.search(str(error)) else ""
-        return [("note", f"it is not read as it is: {error}{hint}"), *_next(str(error), given, paths, options, told)]
+        return [("note", f"{UNREAD}{error}{hint}"), *_next(str(error), given, paths, options, told)]
 
 
 def _next(message: str, given: str, paths: list[Path], options: ReadOptions, told: Sequence[str]

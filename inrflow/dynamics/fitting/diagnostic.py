@@ -98,7 +98,8 @@ class Sample:
 def related(encoded: EncodedData, channel: int, others: Sequence[int]) -> Relation:
     """Relation of a channel to others: of `diagnostic_terms`, or, if that explains more, a screened Poisson equation,
     (1 - m lap) channel = sum of a constant, values and products of two."""
-    terms = diagnostic_terms(others, encoded.train.x.shape[-1])
+    count = encoded.codes.harmonics.count  # of small grids, fewer than terms of place
+    terms = [term for term in diagnostic_terms(others, encoded.train.x.shape[-1]) if term.place < count]
     sample = Sample(encoded, channel, terms)
     if (plain := sample.relation([*range(len(terms))])).share < _EXACT:
         return plain

@@ -180,10 +180,24 @@ def test_a_vector_whose_size_fits_the_frames_holds_their_times(called, named, tm
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         convert(tmp_path / "a.mat", tmp_path / "a.h5", coordinates=["xg", "yg"])
-    assert [f"they are those in {called}" in str(one.message) for one in told] == [True] * (not named)
+    texts = [str(one.message) for one in told]
+    assert sum(f"they are those in {called}" in text for text in texts) == (not named) == len(texts) - 1
+    assert sum("(4, 5, 4) have the same length, and are taken as xg, yg, " in text for text in texts) == 1
     with TrajectoryFile(tmp_path / "a.h5") as file:
         assert file.read(0).t.tolist() == t.tolist()
         np.testing.assert_array_equal(file.read(0).u[..., 0], field.reshape(20, 4).T)
+
+
+@pytest.mark.parametrize("names", ["XY", "xy"])
+@pytest.mark.parametrize("indexing", ["xy", "ij"])
+def test_matrices_of_a_square_grid_say_which_axis_is_which(names, indexing, tmp_path):
+    line = np.arange(5) / 5
+    x, y = np.meshgrid(line, line + 1, indexing=indexing)
+    u = np.stack([x + 10 * y + time for time in range(3)])
+    np.savez(tmp_path / "a.npz", t=np.arange(3.0), u=u, **dict(zip(names, (x, y), strict=True)))
+    _, places, values, about = read(tmp_path / "a.npz", tmp_path)
+    assert about.coordinates == ("x", "y")
+    np.testing.assert_allclose(values[0, 2, :, 0], places @ [1, 10] + 2, rtol=1e-6)
 
 
 def test_of_two_vectors_of_one_size_the_one_that_begins_with_t_is_of_times(tmp_path):

@@ -11,10 +11,12 @@ from inrflow.data.calendar import (
     numbers_to_texts,
     parse_units,
     retimed,
+    zone_in,
 )
 from inrflow.data.description import Description
+from inrflow.data.formats.continued import Places
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
-from inrflow.data.formats.tables import PointTable, write_points
+from inrflow.data.formats.tables import PointTable, read_points, write_points
 from inrflow.errors import UserError
 from inrflow.model.extent import Extent
 
@@ -29,6 +31,32 @@ from inrflow.model.extent import Extent
 ])
 def test_dates_become_numbers(units, date, number):
     assert dates_to_numbers([date], units).tolist() == [number]
+
+
+@pytest.mark.parametrize(("name", "hours"), [
+    ("Zeit [MEZ]", 1), ("Zeit (MESZ)", 2), ("time (UTC+2)", 2), ("timestamp_utc", 0), ("Date/Time UTC-05:30", -5.5),
+    ("datetime_cet", 1), ("date (+0100)", 1), ("time [JST]", 9), ("time", None), ("time (EST)", None),
+    ("time [IST]", None), ("time (h)", None), ("time_wet", None), ("t-1", None), ("date-01", None)])
+def test_zones_of_one_meaning_in_names_of_columns_are_found(name, hours):
+    assert zone_in(name) == hours
+
+
+def test_dates_are_in_the_zone_that_the_name_of_their_column_says_and_come_back_in_it(tmp_path):
+    about = Description("air", ("u",), ("x",), time_units="hours since 2024-01-01")
+
+    def table(header, ending=""):
+        rows = [f"2024-01-01 {hour:02d}:00{ending},{place},{hour}" for hour in range(10) for place in (0, 1)]
+        (tmp_path / "a.csv").write_text("\n".join([f"{header},x,u", *rows]))
+        return tmp_path / "a.csv"
+
+    with pytest.warns(UserWarning, match="dates in time .UTC.3:30. are taken in the zone UTC-3:30"):
+        points = read_points(table("time (UTC-3:30)"), about)
+    np.testing.assert_allclose(points.t[::2], np.arange(10) + 3.5)
+    later = Places.of_table(points, about).rows(np.array([15.5]), np.zeros((1, 1)), about, 0, False, "text")
+    assert later.columns["time (UTC-3:30)"].tolist() == ["2024-01-01 12:00"]
+    assert read_points(table("time (UTC-3:30)", "+01:00"), about).t[0] == -1  # the cells' own zone
+    with pytest.warns(UserWarning, match="taken as UTC, since its zone has several meanings"):
+        assert read_points(table("time (EST)"), about).t[0] == 0
 
 
 def test_missing_dates_are_nan_and_wrong_ones_an_error():

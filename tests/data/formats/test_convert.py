@@ -12,6 +12,7 @@ from small_data import WAVE, field, with_symmetries
 from inrflow.data.formats.builtin import netcdf, npz
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.data.formats.texts.csv_table import CsvColumns
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
@@ -408,3 +409,22 @@ def test_a_field_named_like_a_component_of_unit_vectors_keeps_its_name(tmp_path,
             about = file.description
             assert (about.channels, about.geometry) == (("z",), "sphere")
             assert about.coordinates == ("unit_x", "unit_y", "unit_z") and file.read(0).u.size == 24
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, target, monkeypatch):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n1,1,2\n")
+    blocks = CsvColumns.blocks
+
+    def cut(columns, rows):
+        yield from blocks(columns, rows)
+        os.truncate(tmp_path / "a.csv", 12)
+
+    monkeypatch.setattr(CsvColumns, "blocks", cut)
+    with pytest.warns(UserWarning, match="a.csv has changed while it was read, so that values may be missing"):
+        convert(tmp_path / "a.csv", target)
+
+
+def test_a_file_given_twice_is_refused(tmp_path, target):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n1,1,2\n")
+    with pytest.raises(UserError, match="a.csv is given twice"):
+        convert([tmp_path / "a.csv", str(tmp_path / "*.csv")], target)

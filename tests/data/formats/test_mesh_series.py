@@ -1,5 +1,6 @@
 """Mesh series written by meshio are read with their mesh, and answers are written for ParaView and read back."""
 
+import errno
 import warnings
 
 import meshio
@@ -244,3 +245,23 @@ def test_meshes_of_an_xdmf_series_are_those_of_each_step(moves, tmp_path):
     convert(tmp_path / "a.xdmf", tmp_path / "out.h5")
     with TrajectoryFile(tmp_path / "out.h5") as file:
         np.testing.assert_allclose(file.read(0).u[..., 0], [field(t)[0] for t in TIMES], rtol=1e-6)
+
+
+def test_a_full_disk_is_told_and_leaves_an_earlier_collection_as_it_was(tmp_path, monkeypatch):
+    about, t = Description("plate", ("u",), ("x", "y")), np.repeat(np.arange(3.0), 4)
+    x = np.tile([[0.0, 0], [1, 0], [1, 1], [0, 1]], (3, 1))
+    rows = PointTable(np.zeros(12, np.int64), t, x, {"t": t, "x": x[:, 0], "y": x[:, 1]})
+    write_points(tmp_path / "a.pvd", rows, {"u": np.zeros(12)}, about)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write, calls = meshio.vtu.write, []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(meshio.vtu, "write", full)
+    with pytest.raises(UserError, match="no space left on the disk"):
+        write_points(tmp_path / "a.pvd", rows, {"u": np.ones(12)}, about, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

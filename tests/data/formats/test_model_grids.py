@@ -289,6 +289,21 @@ def test_meshes_of_ugrid_in_metres_are_in_the_plane_and_flat_fields_are_named_be
         convert(tmp_path / "soil.nc", tmp_path / "soil.h5")
 
 
+def test_a_node_of_ugrid_without_values_loses_its_own_triangles_only(tmp_path):
+    x, y, u = np.array([0.0, 1.0, 1.0, 0.0, 2.0]), np.array([0.0, 0.0, 1.0, 1.0, 0.5]), np.ones((4, 5), np.float32)
+    u[:, 0] = np.nan
+    mesh = {"cf_role": "mesh_topology", "topology_dimension": 2, "node_coordinates": "x y",
+            "face_node_connectivity": "faces"}
+    xarray.Dataset({"mesh": ((), 0, mesh), "faces": (("face", "corner"), [[0, 1, 2], [0, 2, 3], [1, 4, 2]]),
+                    "u": (("time", "node"), u, {"mesh": "mesh", "location": "node"})},
+                   {"time": DAYS, "x": ("node", x, {"units": "m"}), "y": ("node", y, {"units": "m"})},
+                   ).to_netcdf(tmp_path / "in.nc")
+    convert(tmp_path / "in.nc", tmp_path / "in.h5")
+    with TrajectoryFile(tmp_path / "in.h5") as file:
+        assert [frozenset(one) for one in file.cells_of(0).tolist()] == [frozenset({0, 3, 1})]
+        np.testing.assert_array_equal(file.read(0).x, np.stack([x, y], 1)[1:])
+
+
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])
 def test_answers_on_a_mesh_of_ugrid_keep_its_topology(suffix, tmp_path):
     lon, lat = np.array([0.0, 1.0, 1.0, 0.0, 2.0]), np.array([40.0, 40.0, 41.0, 41.0, 40.5])

@@ -99,6 +99,9 @@ class ArrayContent(StreamedContent):
                 f" of {first.shape[order[0]]} trajectories of {first.shape[order[1]]} frames (of one{further})")
             warnings.warn(f"{path} has no coordinates: points{read} are placed at i / n of a unit box along "
                           f"{', '.join(named)}; give coordinates=[...] for others", stacklevel=2)
+        else:
+            meant = {"trajectories": order[0], time or "t": order[1], **dict(zip(named, order[2], strict=True))}
+            self._warn_of_alike(first.shape, meant)
         channels = _labelled({name: 1 if order[3] is None else field.shape[order[3]] for name, field in fields.items()})
         if options.channels and len(options.channels) == len(channels):
             channels = list(options.channels)
@@ -118,6 +121,14 @@ class ArrayContent(StreamedContent):
         used = {time, *named, *fields}
         self._warn_of_unused_arrays({name: array for name, array in arrays.items() if name not in used}, count)
         self.description = options.describe(path, channels, named)
+
+    def _warn_of_alike(self, shape: Sequence[int], meant: Mapping[str, int | None]) -> None:
+        """Warn of axes of equal length, whose order nothing tells."""
+        used = sorted((axis, name, shape[axis]) for name, axis in meant.items() if axis is not None)
+        if len({size for *_, size in used}) < len(used):
+            warnings.warn(f"{self.path}: several axes of {tuple(shape)} have the same length, and are taken as "
+                          f"{', '.join(name for _, name, _ in used)}; transpose the array if they are others",
+                          stacklevel=3)
 
     def _warn_of_unused_arrays(self, others: Mapping[str, np.ndarray], trajectories: int) -> None:
         """Warn of arrays, and single numbers but for whole ones, that are not used."""
@@ -149,6 +160,7 @@ class ArrayContent(StreamedContent):
             points = next(axis for axis, size in enumerate(sizes) if size == len(x) and axis != frames)
             rest = [axis for axis in range(len(sizes)) if axis not in (frames, points)]
             first = rest[:1] if rest[:1] == [0] or len(rest) == 2 else []  # trajectories
+            self._warn_of_alike(sizes, {time: frames, name: points})
             moved = np.transpose(array, [*first, frames, points, *rest[len(first):]])
             moved = moved if first else moved[None]
             fields[own] = moved if moved.ndim == 4 else moved[..., None]

@@ -243,8 +243,10 @@ class NetcdfContent(OpenedContent):
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
                             "channels")
         self.extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
-        if kept.all() and len(self._space) == 1:
-            self.extra |= {name: self._selected[name].values for name in CELLS.values() if name in self._selected}
+        if len(self._space) == 1:  # cells all of whose nodes are kept
+            cells = {name: self._selected[name].values for name in CELLS.values() if name in self._selected}
+            self.extra |= {name: (np.cumsum(kept) - 1)[own] for name, all_ in cells.items() if len(
+                own := all_[kept[all_].all(1)])}
         for index in range(count):
             yield Part(t, x[kept], partial(self._kept_values, index, kept))
 

@@ -38,7 +38,8 @@ class NpzFormat(ArrayFormat):
     def read(self, path: Path, options: ReadOptions) -> Content:
         shapes = {name: shape for name, (shape, _) in _headers(path).items()}
         single = len(shapes) == 1 and all(len(shape) < 2 for shape in shapes.values())
-        if single or ("u" in shapes and len(shapes.get("x", ())) > 1 and not _lacks_channels(shapes)):
+        matrices = shapes.get("x") == shapes.get("y")  # of meshgrid
+        if single or ("u" in shapes and len(shapes.get("x", ())) > 1 and not matrices and not _lacks_channels(shapes)):
             return NpzContent(path, options)
         return super().read(path, options)  # the axes of a grid, series, or fields by their names
 

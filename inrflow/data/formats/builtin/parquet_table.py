@@ -78,6 +78,8 @@ class ParquetColumns(Columns):
             self._given = {called[field.name]: field.name for field in fields
                            if field.name in called and not pyarrow.types.is_nested(field.type)}
             self.names = tuple(self._given)
+            self.zoned = tuple(called[field.name] for field in fields if field.name in called and getattr(
+                field.type, "tz", None))
             self.meant = time_column_by_dates([called[name] for name in dated if name in called], self.names)
         self._path = path
 

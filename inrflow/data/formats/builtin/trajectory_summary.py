@@ -9,7 +9,7 @@ import numpy as np
 from inrflow.data.calendar import number_to_date, seconds_of_unit
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.station_units import FRAMES, MOST_PLACES, other_units
+from inrflow.data.station_units import MOST_PLACES, VALUES, units_told
 from inrflow.runtime.shown import counted, trajectories
 
 _LOOKED_AT = 2e7  # values used for statistics, which takes seconds
@@ -65,8 +65,10 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
                      + f", {100 * missing[index]:.3g} % missing"
                      + (f" (of one part in {every})" if every > 1 else "")))
     if file.trajectories == 1 and file.point_layout == "shared" and file.points <= MOST_PLACES:
-        some = file.read(0, slice(None, None, max(1, file.frames // FRAMES)))
-        rows += [("another unit?", clause) for clause in other_units(some.x, some.u, about.channels, about.coordinates)]
+        some = file.read(0, slice(max(2, VALUES // (file.points * len(about.channels)))))
+        rows += [("another unit?", clause) for clause in units_told(
+            some.x, some.u, about.channels, about.places)]
+    rows += [("mind", about.clash)] * bool(about.clash)
     rows.append(("symmetries", ", ".join(about.symmetries.names) or "none declared"))
     if file.parameters is not None:
         spans = zip(about.parameter_names, file.parameters.min(0), file.parameters.max(0), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import TIMES, Grid, find_column
 from inrflow.data.formats.registry import TableWriter
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import AtomicFile, make_folder
+from inrflow.runtime.atomic_files import folder_of, make_folder
 
 CELLS = {"line": "segments", "triangle": "triangles", "tetra": "tetrahedra"}  # names in meshio and in the schema
 NODES = "nodes"  # of cells whose centres are the points; the cells themselves are named by their number and kind
@@ -34,6 +35,8 @@ def meshio_for(path: Path, used: str = "read") -> Iterator[Any]:
     except UserError:
         raise
     except Exception as error:  # damaged files raise all kinds of exceptions
+        if used == "written" and isinstance(error, OSError):  # such as a full disk
+            raise
         why = " ".join(f"{error}".split())[:200] or type(error).__name__
         remedy = ("write it again, as VTU with one grid (pyvista.read(FILE).cast_to_unstructured_grid())"
                   if used == "read" else "write .csv, .h5 or .nc instead")
@@ -133,20 +136,17 @@ class PvdWriter(MeshWriter):
                             "remove it first")
 
     def _put(self, meshio: Any, points: np.ndarray, cells: list[tuple[str, np.ndarray]], steps: list[Step]) -> None:
-        make_folder(self._folder)
-        entries = []
+        made, names, entries = make_folder(folder_of(self._target.partial)), [], []
         for index, (part, t, fields) in enumerate(steps):
-            target = self._folder / f"{self.path.stem}_{index:06d}.vtu"
-            inner = AtomicFile(target, True)
-            try:
-                meshio.vtu.write(str(inner.partial), meshio.Mesh(points, cells, **self._data(fields, cells)))
-                inner.complete()
-            finally:
-                inner.discard()
-            entries.append(f'    <DataSet timestep="{t!r}" part="{part}" file="{self._folder.name}/{target.name}"/>')
+            names.append(f"{self.path.stem}_{index:06d}.vtu")
+            meshio.vtu.write(str(made / names[-1]), meshio.Mesh(points, cells, **self._data(fields, cells)))
+            entries.append(f'    <DataSet timestep="{t!r}" part="{part}" file="{self._folder.name}/{names[-1]}"/>')
         text = "\n".join(['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>",
                           *entries, "  </Collection>", "</VTKFile>", ""])
         self._target.partial.write_text(text, encoding="utf-8")
+        make_folder(self._folder)
+        for name in names:
+            os.replace(made / name, self._folder / name)
 
 
 class XdmfWriter(MeshWriter):

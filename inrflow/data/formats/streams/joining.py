@@ -348,7 +348,8 @@ class _JoinedColumns(Columns):
     def __init__(self, tables: list[Columns], paths: Sequence[Path], times: Sequence[float] | None, apart: bool
                  ) -> None:
         self._own, self._tables, self._paths, self._times, self._apart = tables[0].names, tables, paths, times, apart
-        self.units, self.meant, self.dates = tables[0].units, tables[0].meant, tables[0].dates
+        self.units, self.meant = tables[0].units, tables[0].meant
+        self.dates, self.zoned = tables[0].dates, tables[0].zoned
         self.names = (*self._own, *(["time"] if times else []),
                       *(["trajectory"] if apart and "trajectory" not in self._own else []))
         for table, path in zip(tables, paths, strict=True):

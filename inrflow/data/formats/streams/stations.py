@@ -113,7 +113,7 @@ class StationColumns(Columns):
         self._wide = [name for name in columns.names if kind.station(name)]
         self._named = None if self._wide else find_column(columns.names, _NAMES)
         axes = list(next(iter(kind.places.values()), {}))
-        self.meant, self.dates = columns.meant, columns.dates
+        self.meant, self.dates, self.zoned = columns.meant, columns.dates, columns.zoned
         if self._wide:
             self._time = columns.column_of_times(kind.options.time)
             channels = list(kind.options.channels or [])

@@ -46,7 +46,7 @@ class TidyColumns(Columns):
     """
 
     def __init__(self, columns: Columns, path: Path, variables: str, value: str) -> None:
-        self.meant, self.dates = columns.meant, columns.dates
+        self.meant, self.dates, self.zoned = columns.meant, columns.dates, columns.zoned
         held: dict[str, _Coded] = {name: _Coded() for name in columns.names if name != value}
         parts: list[np.ndarray] = []
         with columns:
