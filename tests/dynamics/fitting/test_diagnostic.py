@@ -98,3 +98,9 @@ def test_rates_and_linearised_flows_of_diagnostic_channels_follow_the_others(lin
     assert torch.allclose(term.tangent_flow(start, gap, begin)[:, :, 2], slope, atol=0.05)
     assert torch.allclose(term.jacobian(begin, start) @ torch.eye(18)[:, 2].double(),
                           (term(begin, moved) - term(begin, start)) / 1e-4, atol=0.05)
+
+
+def test_fewer_harmonics_than_steady_terms_are_no_obstacle(line):
+    t, x, u = line
+    box = Box((0.0,), (2 * np.pi,), ("periodic",))
+    assert related(ground_on(box, t, x, u, 9), 1, [0]).share < 1.0
