@@ -39,12 +39,13 @@ class Region(Domain):
 
     held (G, F): boundary facets where values are constant in time, for each of G groups of channels, padded by -1;
     steady (G, R, V): patterns at the nodes whose linear combinations these values are, padded by zeros. A single group
-    may omit the first axis. `with_steady` finds both.
+    may omit the first axis. `with_steady` finds both. sides (F,): labels of boundary facets, which divide `parts`.
     """
 
     kind = "region"
 
-    def __init__(self, nodes: np.ndarray, cells: np.ndarray, order: int = 2, held: Any = None, steady: Any = None):
+    def __init__(self, nodes: np.ndarray, cells: np.ndarray, order: int = 2, held: Any = None, steady: Any = None,
+                 sides: Any = None):
         self.nodes, self.cells = clean_mesh(np.asarray(nodes, np.float64), np.asarray(cells, np.int64))
         self.dimensions, self.order = self.nodes.shape[1], int(order)
         if (self.dimensions, self.order) not in _ELEMENTS:
@@ -57,6 +58,7 @@ class Region(Domain):
         self.held = None if held is None else np.atleast_2d(np.asarray(held, np.int64))
         self.steady = np.zeros((0, 0, len(self.nodes))) if self.held is None else np.asarray(steady, np.float64)
         self.steady = self.steady if self.steady.ndim == 3 else self.steady.reshape(1, -1, len(self.nodes))
+        self.sides = None if sides is None else np.asarray(sides, np.int64)
 
     def with_steady(self, x: np.ndarray, u: np.ndarray) -> tuple[Region, str] | None:
         """Region that holds fields u (S, T, N, C) at points x (N, d) where they are constant in time at its boundary
@@ -117,15 +119,21 @@ class Region(Domain):
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
-        """Facets (F,) of each connected part of the boundary, the outermost part first."""
+        """Facets (F,) of each side, or of each connected part of the boundary, the outermost part first."""
         mesh = self.basis.mesh
         facets = mesh.boundary_facets()
+        if self.sides is not None:
+            return [facets[self.sides == side] for side in range(self.sides.max() + 1)]
         corners = mesh.facets[:, facets]  # (d, F)
         links = sparse.coo_matrix((np.ones(corners.size), (np.broadcast_to(corners[0], corners.shape).ravel(),
                                                            corners.ravel())), shape=(len(self.nodes),) * 2)
         label = connected_components(links)[1][corners[0]]
         found = [facets[label == part] for part in np.unique(label)]
         return sorted(found, key=lambda own: -float(np.ptp(mesh.p[:, mesh.facets[:, own].ravel()], axis=1).max()))
+
+    def divided(self, sides: np.ndarray) -> Region:
+        """The region with other `parts`, given by labels (F,) of boundary facets; itself if all are the same."""
+        return kept(Region(self.nodes, self.cells, self.order, sides=sides)) if sides.any() else self
 
     def leaks(self, boundary: str) -> list[float]:
         """Coefficients h of du/dn = -h u on the parts of the boundary: 0 if natural, infinite if held."""
@@ -258,8 +266,9 @@ class Region(Domain):
         return np.where(within, 0.0, np.linalg.norm(self._check(x) - nearest, axis=1))
 
     def state(self) -> dict[str, Any]:
-        """Nodes, cells, order of elements, held facets and steady values."""
+        """Nodes, cells, order of elements, held facets and steady values, sides."""
         own = {} if self.held is None else {"held": self.held, "steady": self.steady}
+        own |= {} if self.sides is None else {"sides": self.sides}
         return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order, **own}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Box, Region
+from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Region
 from inrflow.domains.box import PERIODIC, ends_of
+from inrflow.domains.sides import sides
 from inrflow.domains.walls import PAIRS, changes
 from inrflow.encoding.harmonic_codes import fit_codes, held_out, held_out_errors
 from inrflow.numerics.effort import effort
@@ -18,7 +19,8 @@ _MODES, _CLEARLY = 64, 0.8  # most harmonics in comparisons; ratio of errors of 
 _FEW, _SEVERAL, _MANY, _ENOUGH = 3, 8, 24, 50_000  # trajectories in comparisons: at least; at most, if each has its
 # own points; at most, if they share points; points of all of them
 _SURELY, _ROUNDS = 3.0, 2  # standard errors of a difference; rounds over all axes
-_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # for leaks: trajectories, modes, steps, error ratio
+_LEAKING, _LEAKING_MODES, _SEARCHED, _UNSURE, _PAYS = 3, 132, 6, 1.3, 0.3  # for leaks: trajectories, modes, steps,
+# factor on rates, error ratio
 _SOLVE = 70  # products of a factorisation over (nodes times squared number of modes)
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _DIVERGENCE = 0.05  # of a component in a flow: share of its squared slopes not explained by those of the others
@@ -40,64 +42,42 @@ def _some(x: np.ndarray) -> slice:
 
 
 def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, late: Callable[[], bool]
-          ) -> str | None:
-    """The boundary condition of a region whose harmonics fit held-out points clearly better than those of `kind`
-    (natural or held): natural or held for each channel, where these differ, else du/dn = -h u with a rate h from 0 to
-    infinity on each part of the boundary, for all channels or, if clearly better, for each; None if there is none.
+          ) -> tuple[Region, str] | None:
+    """The region divided in `sides` and its boundary condition, du/dn = -h u with a rate h from 0 to infinity on each,
+    where harmonics with these fit held-out points clearly better than those of `kind` (natural or held); rates of
+    all channels, or of each if clearly better.
 
     Args: fields u (S, T, N, C) at points x (S, N, d), of which the later half is used, as initial values need not
     satisfy a boundary condition; late: whether the search should end."""
-    some, known = slice(None, None, max(len(u) // _LEAKING, 1)), dict[str, np.ndarray]()
-    seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
-    start, every, grid = region.leaks(kind), list(range(u.shape[-1])), [scale * 4.0**k for k in range(-1, 5)]
+    some, channels = slice(None, None, max(len(u) // _LEAKING, 1)), u.shape[-1]
+    x, seen = x[some], u[some, u.shape[1] // 2 :]
 
-    def named(rates: Sequence[float]) -> str:
-        return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
+    def named(rates: np.ndarray) -> str:
+        names = [LEAKY + "/".join(f"{rate:.6g}" for rate in own) for own in rates]
+        return ", ".join(names) if len(set(names)) > 1 else names[0]
 
-    def errors(kind: str) -> np.ndarray:
-        harmonics = region.harmonics(min(size, _LEAKING_MODES) * len(set(kind.split(", "))), kind)
-        if harmonics.allowed is not None:
-            return np.array([held_out_errors(harmonics, x[some], seen, seed)])
-        return np.array([held_out_errors(harmonics, x[some], seen[..., c : c + 1], seed) for c in every])
+    def missed(place: Region, name: str) -> float:
+        effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
+        harmonics = place.harmonics(min(size, _LEAKING_MODES) * len(set(name.split(", "))), name)
+        return held_out_errors(harmonics, x, seen, seed)
 
-    def missed(rates: Sequence[float], channels: Sequence[int]) -> float:
-        if (name := named(rates)) not in known and not (known and late()):
-            effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
-            known[name] = errors(name)
-        return float(known[name][channels].mean()) if name in known else np.inf
+    place, rates = sides(region, x, seen, alike=True)
+    least, before = missed(place, named(rates)), missed(region, kind)
+    if channels > 1:
+        other, own = sides(region, x, seen)
+        if named(own) != named(rates) and (error := missed(other, named(own))) < _PAYS * min(least, before):
+            place, rates, least = other, own, error
+    if least > _PAYS * before:
+        return None
+    for rate in [rate for rate in np.unique(rates) if 0 < rate < np.inf and not late()]:
+        def left(log: float, rate: float = rate) -> float:
+            return missed(place, named(np.where(rates == rate, math.exp(log), rates)))  # noqa: B023
 
-    def searched(channels: Sequence[int]) -> list[float]:
-        """Rates h of the parts with the least mean error of some channels."""
-        rates, parts = start, [[i] for i in range(len(start))] if len(start) > 1 else []
-        for part in ([*range(len(rates))], *parts, *parts):  # all, then each in turn
-
-            def of(rate: float, part: Sequence[int] = part) -> list[float]:
-                return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
-
-            def left(rate: float, of: Callable[[float], list[float]] = of) -> float:
-                return missed(of(rate), channels)
-
-            best = min((0.0, *grid, np.inf), key=left)
-            if 0 < best < np.inf:
-                best = min(best, math.exp(minimize_scalar(
-                    lambda log: left(math.exp(log)), method="bounded",  # noqa: B023
-                    bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x),
-                    key=left)
-            rates = of(best) if left(best) < missed(rates, channels) else rates
-        return rates
-
-    each = [min(BOUNDARIES, key=lambda one: float(errors(one)[c])) for c in every if c or len(every) > 1]  # noqa: B023
-    if len(set(each)) > 1 and errors(unlike := ", ".join(each)).mean() < _PAYS * errors(kind).mean():
-        return unlike
-    least = missed(start, every)
-    for h in (0.0, *grid, np.inf):  # alike on all parts
-        missed([h] * len(start), every)
-    alone = [min(known, key=lambda name: float(known[name][c])) for c in every]  # noqa: B023
-    if len(set(alone)) > 1 and errors(unlike := ", ".join(named(searched([c])) for c in every)
-                                      ).mean() < _PAYS * min(float(each.mean()) for each in known.values()):
-        return unlike
-    rates = searched(every)
-    return named(rates) if missed(rates, every) < _PAYS * least else None
+        found = minimize_scalar(left, method="bounded", bounds=(math.log(rate / _UNSURE), math.log(rate * _UNSURE)),
+                                options={"xatol": 1e-3, "maxiter": _SEARCHED})
+        if found.fun < least:
+            rates, least = np.where(rates == rate, math.exp(found.x), rates), found.fun
+    return place, named(rates)
 
 
 def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:

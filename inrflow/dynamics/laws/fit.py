@@ -24,7 +24,7 @@ from inrflow.dynamics.laws.families import (
 from inrflow.dynamics.laws.kinetics.search import with_functions
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order, with_best_inertia
-from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, NEARLY, refine, simplest, well_posed_mixtures
+from inrflow.dynamics.laws.refinement.final import EXACT, KEPT, NEARLY, damped, refine, simplest, well_posed_mixtures
 from inrflow.dynamics.laws.setting import (
     FEW_CODES,
     MOST_OF_GRID,
@@ -346,8 +346,11 @@ class LawSearch:
                     best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
-        posed = [law for law in laws if well_posed(law, self.encoded.train.t)]
-        self._forecast(posed if posed or laws[0].count else well_posed_mixtures(laws, self.encoded.train.t), share)
+        t, each = self.encoded.train.t, dict[bytes, Law]()
+        for law in laws:
+            if well_posed(law, t) or well_posed(law := damped(law), t):
+                each.setdefault(law.theta.tobytes(), law)
+        self._forecast([*each.values()] if each or laws[0].count else well_posed_mixtures(laws, t), share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""

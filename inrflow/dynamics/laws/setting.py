@@ -210,9 +210,8 @@ def choose_basis(domains: list[Domain], boundary: str | None, data: Data, seed: 
     if boxes and error > _TIGHT and in_box()[3] < error:
         return in_box()
     if error > _TIGHT and not boundary and kind in BOUNDARIES and isinstance(place, Region) and place.dimensions > 1:
-        leaks = None if (kept := steady(place, kind, size, data.x, data.u, seed)) else leaky(
-            place, kind, size, some.x, some.u, seed, late)
-        place, kind = kept or (place, leaks or kind)
+        place, kind = steady(place, kind, size, data.x, data.u, seed) or leaky(
+            place, kind, size, some.x, some.u, seed, late) or (place, kind)
         error = held_out_errors(place.harmonics(size * condition_count(kind), kind), some.x, some.u, seed)
     return place, kind, size, error
 

@@ -259,6 +259,20 @@ def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -
     assert fit.well_posed_mixtures([law(1e-2, 1.0), law(2e-2, 0.5)], t) == []
 
 
+def test_powers_of_the_laplacian_by_which_short_waves_grow_are_left_out() -> None:
+    """u_t = lap u + b lap^2 u: waves of number k grow as exp(t k^2 (b k^2 - 1)); b < 0 damps them."""
+    x, t = (np.arange(32) + 0.5) / 32, np.arange(6) * 0.01
+    modes = np.pi * np.arange(9)[:, None, None]
+    u = (np.cos(modes * x) * np.exp(-(modes**2) * t[:, None]))[..., None]
+    encoded, _, _ = prepare_data(Data.of(t, x[:, None], u), [Box([0], [1], ["walled"])], None, 0, lambda _: None)
+    for b, left in ((1e-1, 0.0), (-1e-1, -1e-1)):
+        terms = [Term((((0, VALUE),),), power) for power in (1, 2)]
+        law = encoded.law(terms, np.array([[1.0], [b]]), np.zeros((2, 1)))
+        assert fit.well_posed(law, encoded.train.t) == (b < 0)
+        assert fit.damped(law).theta.tolist() == [[1.0], [left]]
+        assert fit.well_posed(fit.damped(law), encoded.train.t)
+
+
 def test_fluxes_that_run_up_steeper_gradients_than_those_seen_are_not_used() -> None:
     """u_t = .5 (u_x - a u_x^3)_x: of slopes up to 1, diffusion runs backwards beyond 1 / (3 a)^.5."""
     x = (np.arange(48) + 0.5) / 48

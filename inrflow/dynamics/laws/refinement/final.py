@@ -19,6 +19,7 @@ from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.constants import AssimilationWithConstants, WithConstants
 from inrflow.dynamics.laws.refinement.rollouts import LITTLE, UNRESOLVED, Refinement
 from inrflow.dynamics.laws.setting import Data, EncodedData, Log, condition_count, forecast_errors, resolved_harmonics
+from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.effort import Limit, OutOfTime, effort
 
@@ -235,6 +236,17 @@ def simplest(scored: list[tuple[np.ndarray, Law]], little: float = 0.0) -> tuple
     equal = [(errors, law) for errors, law in scored if not worse(errors, NEARLY * best[0] + little) and (
         law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
+
+
+def damped(law: Law) -> Law:
+    """Law without powers of the Laplacian, from the second on, by which short waves of a channel grow: small terms that
+    errors of splines, or the mesh of a solver, give an exact equation."""
+    grows = np.zeros(law.theta.shape, dtype=bool)
+    for j, term in enumerate(law.terms):
+        if isinstance(term, Term) and term.linear and not (term.place or law.count) and term.power in (2, 3):
+            c = term.products[0][0][0]
+            grows[j, c] = law.theta[j, c] * (-1) ** term.power > 0
+    return replace(law, theta=np.where(grows, 0.0, law.theta), std=np.where(grows, 0.0, law.std))
 
 
 def well_posed_mixtures(laws: Sequence[Law], t: np.ndarray) -> list[Law]:
