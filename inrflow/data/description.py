@@ -7,6 +7,7 @@ are transformed linearly, without offset.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -302,7 +303,7 @@ class Description:
         forms = ["d{}_" + one if one in self.derivatives else "{}_" + one if one else "{}" for one in quantities]
         named = {channel: [form.replace("{}", channel, 1) for form in forms] for channel in self.channels}
         names = [*further, *(name for own in named.values() for name in own)]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise UserError(f"{self.name} has a channel {twice}, which is the name of a column that answers add; "
                             f"{remedy}")
         return named

@@ -35,15 +35,12 @@ _MOST, _FEWEST = 0.9, 24  # quantile that defines usual departures; least number
 _ROUNDING = 1e-3  # largest rounding error in single precision relative to a channel's standard deviation
 
 
-def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False,
-                    remark: str = "") -> None:
+def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray, all_kept: bool = False) -> None:
     """Check of the first trajectories of a source with a fitted normalisation. Warns about spikes, digits lost to
-    single precision, angles, fill values, several values at one place and time, and of a `remark`. If there are spikes,
-    unless `all_kept`, the source leaves out faults and its normalisation is refitted. Raises UserError for
-    contradictory or constant data, and if no trajectory has two frames."""
+    single precision, angles, fill values and several values at one place and time. If there are spikes, unless
+    `all_kept`, the source leaves out faults and its normalisation is refitted. Raises UserError for contradictory or
+    constant data, and if no trajectory has two frames."""
     _require_changes(source)
-    if remark:
-        warnings.warn(f"{source.file.path}: {remark}", stacklevel=3)
     _warn_of_lost_digits(source)
     _warn_of_kinds(source, int(trajectories[0]))
     apart = repeated = total = spikes = seen = 0

@@ -26,6 +26,11 @@ _CARRIED = 1e-3  # share of the mean square from which on values at walls are no
 _DIVERGENCE = 0.05  # of a component in a flow: share of its squared slopes not explained by those of the others
 
 
+def _joined(names: list[str], by: str = ", ") -> str:
+    """Conditions of channels, or of axes, as one; a single one if all are alike."""
+    return by.join(names) if len(set(names)) > 1 else names[0]
+
+
 def _better(errors: np.ndarray, others: np.ndarray) -> bool:
     """Whether errors (S,) of trajectories are clearly less than others: by their ratio, or, where noise dominates both,
     by some standard errors of the mean logarithm of the ratio."""
@@ -53,8 +58,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
     x, seen = x[some], u[some, u.shape[1] // 2 :]
 
     def named(rates: np.ndarray) -> str:
-        names = [LEAKY + "/".join(f"{rate:.6g}" for rate in own) for own in rates]
-        return ", ".join(names) if len(set(names)) > 1 else names[0]
+        return _joined([LEAKY + "/".join(f"{rate:.6g}" for rate in own) for own in rates])
 
     def missed(place: Region, name: str) -> float:
         effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
@@ -110,8 +114,7 @@ def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[li
     for first in range(len(found) - box.dimensions + 1 if box.dimensions > 1 else 0):
         own = slice(first, first + box.dimensions)
         found[own] = _without_slip(box, x, frames[..., own], size, found[own])
-    names = ["/".join(own) if len(set(own)) > 1 else own[0] for own in found]
-    return ", ".join(names) if len(set(names)) > 1 else names[0]
+    return _joined([_joined(own, "/") for own in found])
 
 
 def _without_slip(box: Box, x: np.ndarray, u: np.ndarray, size: int, found: list[list[str]]) -> list[list[str]]:
@@ -163,8 +166,7 @@ def steady(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, s
     harmonics = there.harmonics(size * len(set(name.split(", "))), name)
     power = fit_codes(harmonics, x, every).variance
     if (power[:, harmonics.count - harmonics.steady :].sum(1) < _CARRIED * power.sum(1)).all():
-        names = [named(own) for own in held]
-        there, name = region, ", ".join(names if len(set(names)) > 1 else names[:1])
-        harmonics = there.harmonics(size * len(set(names)), name)
+        there, name = region, _joined([named(own) for own in held])
+        harmonics = there.harmonics(size * len(set(name.split(", "))), name)
     missed = [held_out_errors(one, x, every, seed) for one in (harmonics, region.harmonics(size, kind))]
     return (there, name) if name != kind and missed[0] < missed[1] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,7 +97,9 @@ class Problem:
         if config.encoding.method == "closed_form":
             source, train, validation = affordable(source, train, validation, groups, config.training.minutes)
         source.fit_normalisation(train)
-        check_plausible(source, train, data.faults == "kept", file.description.clash)
+        if clash := file.description.clash:
+            warnings.warn(f"{file.path}: {clash}", stacklevel=2)
+        check_plausible(source, train, data.faults == "kept")
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device))
 

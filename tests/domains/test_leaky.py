@@ -1,5 +1,7 @@
 """Tests of walls that leak, du/dn = -h u, against closed forms on a square, and of finding h in data."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -40,11 +42,17 @@ def test_natural_and_held_walls_are_the_limits_and_parts_have_their_own() -> Non
         region.harmonics(5, "leaky 0/1/2")
 
 
+def decaying(harmonics: Any, nodes: np.ndarray, generator: np.random.Generator, count: int, frames: int) -> np.ndarray:
+    """Values (count, frames, N) at nodes of random sums of harmonics, of which the finest decay first."""
+    size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, frames + 1)).T
+    codes = generator.standard_normal((count, 1, size.shape[1])) * size
+    return np.einsum("stk,nk->stn", codes, harmonics.values(nodes))
+
+
 def test_how_much_walls_leak_is_found_in_data() -> None:
     region, generator = square(12, hole=True), np.random.default_rng(1)
     harmonics = region.harmonics(30, "leaky 1.5/inf")
-    size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 7)).T
-    u = np.einsum("stk,nk->stn", generator.standard_normal((4, 1, 30)) * size, harmonics.values(region.nodes))
+    u = decaying(harmonics, region.nodes, generator, 4, 6)
     x = np.broadcast_to(region.nodes, (4, *region.nodes.shape))
     found = leaky(region, "natural", 30, x, u[..., None], 0, lambda: False)
     assert found is not None
@@ -62,10 +70,7 @@ def test_channels_that_leak_unlike_have_conditions_of_their_own() -> None:
     region, generator = square(9), np.random.default_rng(2)
     x, fields = np.broadcast_to(region.nodes, (3, *region.nodes.shape)), []
     for name in ("leaky 1.5", "leaky 6"):
-        harmonics = region.harmonics(12, name)
-        size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 5)).T
-        fields.append(np.einsum("stk,nk->stn", generator.standard_normal((3, 1, 12)) * size,
-                                harmonics.values(region.nodes)))
+        fields.append(decaying(region.harmonics(12, name), region.nodes, generator, 3, 4))
     found = leaky(region, "natural", 12, x, np.stack(fields, -1), 0, lambda: False)
     assert found is not None
     assert [found[0].leaks(name)[0] for name in found[1].split(", ")] == pytest.approx([1.5, 6], rel=0.04)
@@ -80,9 +85,7 @@ def test_sides_that_leak_are_told_on_a_boundary_in_one_piece() -> None:
     truth = np.where(middle[0] < 1e-9, 1, np.where(middle[1] > 1 - 1e-9, 2, 0))  # natural, leaking, held
     place = region.divided(truth)
     assert from_state(place.state()) is place
-    harmonics = place.harmonics(25, "leaky 0/3/inf")
-    size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 7)).T
-    u = np.einsum("stk,nk->stn", generator.standard_normal((6, 1, 25)) * size, harmonics.values(region.nodes))
+    u = decaying(place.harmonics(25, "leaky 0/3/inf"), region.nodes, generator, 6, 6)
     x = np.broadcast_to(region.nodes, (6, *region.nodes.shape))
     found = leaky(region, "natural", 25, x, u[..., None], 0, lambda: False)
     assert found is not None

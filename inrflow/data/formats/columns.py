@@ -254,11 +254,12 @@ class Roles:
 
     def _offset(self, values: np.ndarray, first: int) -> float:
         """Time from UTC of dates whose zone is in the name of their column alone, told in the first rows."""
-        if self.time in self._zoned or any(map(is_zoned, map(str, values.tolist()))):
+        offset = zone_offset(str(self.time), self.description.time_units)
+        if first and not offset or self.time in self._zoned or any(map(is_zoned, map(str, values.tolist()))):
             return 0.0
         if not first:
             zone_remark(str(self.time), self.path)
-        return zone_offset(str(self.time), self.description.time_units)
+        return offset
 
 
 def _whole(given: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -45,15 +45,15 @@ class Relation(NamedTuple):
     share: float
 
 
-def diagnostic_terms(channels: Sequence[int], dimensions: int) -> list[Term]:
-    """Terms of diagnostic channels: a steady part, values, slopes, products of two values, and solutions of the Poisson
-    equation for these products and, with natural walls in weak form, for the sources of pressures: db/dx_i and
-    d(a db/dx_j)/dx_i."""
+def diagnostic_terms(channels: Sequence[int], dimensions: int, places: int = _PLACES) -> list[Term]:
+    """Terms of diagnostic channels: a steady part of `places` harmonics, values, slopes, products of two values, and
+    solutions of the Poisson equation for these products and, with natural walls in weak form, for the sources of
+    pressures: db/dx_i and d(a db/dx_j)/dx_i."""
     axes, slopes = range(dimensions), [((c, axis),) for c in channels for axis in range(dimensions)]
     values = [((c, VALUE),) for c in channels]
     products: list[Product] = [*values, *(a + b for a, b in itertools.combinations_with_replacement(values, 2))]
     sources: list[Product] = [*values, *(a + b for a in values for b in slopes)]
-    return [*(Term(place=m) for m in range(_PLACES)), *(Term((product,)) for product in [*products, *slopes]),
+    return [*(Term(place=m) for m in range(places)), *(Term((product,)) for product in [*products, *slopes]),
             *(Term((product,), -1) for product in products),
             *(Term((source,), -1, axis, flux=True) for axis in axes for source in sources)]
 
@@ -98,8 +98,8 @@ class Sample:
 def related(encoded: EncodedData, channel: int, others: Sequence[int]) -> Relation:
     """Relation of a channel to others: of `diagnostic_terms`, or, if that explains more, a screened Poisson equation,
     (1 - m lap) channel = sum of a constant, values and products of two."""
-    count = encoded.codes.harmonics.count  # of small grids, fewer than terms of place
-    terms = [term for term in diagnostic_terms(others, encoded.train.x.shape[-1]) if term.place < count]
+    places = min(_PLACES, encoded.codes.harmonics.count)  # small grids have fewer
+    terms = diagnostic_terms(others, encoded.train.x.shape[-1], places)
     sample = Sample(encoded, channel, terms)
     if (plain := sample.relation([*range(len(terms))])).share < _EXACT:
         return plain
