@@ -27,8 +27,8 @@ from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, 
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
-from inrflow.data.observations import Observations, decoded
-from inrflow.data.plain import plain_array, unindexed
+from inrflow.data.observations import Observations
+from inrflow.data.plain import decoded, plain_array, unindexed
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,16 +13,15 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.calendar import DEFAULT_CALENDAR, numbers_of_dates
 from inrflow.data.description import Description
-from inrflow.data.plain import plain_array, unindexed
-from inrflow.errors import UserError, first_line
+from inrflow.data.plain import decoded, plain_array, unindexed
+from inrflow.errors import UserError
 from inrflow.runtime.shown import counted
 
 _NUMBERED = 2**24  # largest range of integers that are exact in single precision
-_SPARSE = 10.0  # largest ratio of place-time pairs to values for frames of shared places
+_SPARSE, _LIGHT = 10.0, 2**20  # place-time pairs of shared frames, at most: times the values, or their number
 _BIN = 0.5  # internal time between frames made of rows with individual times
 _ROWS = 150  # mean rows per bin: enough to determine the larger scales of a field
 _FEWEST, _MOST = 8, 400  # numbers of bins
-_RAW = {"scale_factor", "add_offset", "_FillValue", "missing_value"}  # attributes removed by decoding
 _SCATTERED = 4  # mean number of rows per time below which times are not frames
 
 
@@ -140,7 +139,7 @@ class Observations:
         times, frame = np.unique(t, return_inverse=True)
         cell = frame.reshape(-1) * len(places) + place.reshape(-1)
         cells = len(times) * len(places)
-        sparse = ours.moving or cells > _SPARSE * len(t)
+        sparse = ours.moving or too_sparse(cells, len(t))
         kept = np.unique(cell) if sparse else np.arange(cells)
         where, values = np.searchsorted(kept, cell), np.full((len(kept), self.channels), np.nan, np.float32)
         for channel in range(self.channels):
@@ -160,20 +159,9 @@ class Observations:
                 f"{frames.t[-1]:g}, {counted(self.channels, 'channel')}, {counted(self.dimensions, 'coordinate')})")
 
 
-def decoded(dataset: Any) -> Any:
-    """xarray Dataset with times, scaled and missing values decoded by their attributes, if it was opened without
-    decoding. Raises UserError if xarray cannot decode them."""
-    raw = [name for name, one in dataset.variables.items()
-           if not _RAW.isdisjoint(one.attrs) or " since " in str(one.attrs.get("units", ""))]
-    if not raw:
-        return dataset
-    import xarray
-
-    try:
-        return xarray.decode_cf(dataset)
-    except (ValueError, TypeError, OverflowError, ImportError) as error:
-        raise UserError(f"the dataset was not decoded, and its attributes cannot be followed ({first_line(error)}); "
-                        f"decode {', '.join(map(str, raw))}, or remove their attributes") from error
+def too_sparse(cells: int, values: int) -> bool:
+    """Whether frames of shared places, with this number of place-time pairs, are too empty to hold so many values."""
+    return cells > max(_SPARSE * values, _LIGHT)
 
 
 def _array(value: Any, name: str) -> np.ndarray:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from inrflow.errors import UserError
+from inrflow.errors import UserError, first_line
+
+_RAW = {"scale_factor", "add_offset", "_FillValue", "missing_value"}  # attributes removed by decoding
 
 
 def plain_array(value: Any, name: str) -> np.ndarray:
@@ -41,3 +43,19 @@ def unindexed(table: Any) -> Any:
     index = table.index
     named = any(name is not None for name in index.names)
     return table.reset_index() if named or getattr(index.dtype, "kind", "") == "M" else table
+
+
+def decoded(dataset: Any) -> Any:
+    """xarray Dataset with times, scaled and missing values decoded by their attributes, if it was opened without
+    decoding. Raises UserError if xarray cannot decode them."""
+    raw = [name for name, one in dataset.variables.items()
+           if not _RAW.isdisjoint(one.attrs) or " since " in str(one.attrs.get("units", ""))]
+    if not raw:
+        return dataset
+    import xarray
+
+    try:
+        return xarray.decode_cf(dataset)
+    except (ValueError, TypeError, OverflowError, ImportError) as error:
+        raise UserError(f"the dataset was not decoded, and its attributes cannot be followed ({first_line(error)}); "
+                        f"decode {', '.join(map(str, raw))}, or remove their attributes") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from inrflow.data.calendar import number_to_date, numbers_to_moments, parse_units
-from inrflow.data.observations import Frames, Observations
+from inrflow.data.observations import Frames, Observations, too_sparse
 
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
 _NEAR, _AS_ROUND = 0.3, 0.01  # largest distance, in steps, of a report from its step, and of a step from a round one
@@ -23,7 +23,6 @@ _APART = 1.5  # ratio of numbers of different times and of steps from which on r
 _LONGEST_GAP = 50  # longest gap, in steps, used to estimate the step
 _FAR = 2.6  # longest interval, in steps, between two reports that are interpolated
 _LATE, _LONGER = 0.05, 5.0  # share of rows that are few; gap to the others, in spans of these
-_SPARSE = 10.0  # largest ratio of place-time pairs to reports
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
                        and len(np.unique(t)) >= _APART * len(np.unique(number)))
     if not jitters:
         times, frame = np.unique(t, return_inverse=True)
-        if len(times) * len(places) > _SPARSE * len(t):
+        if too_sparse(len(times) * len(places), len(t)):
             return None
         values = _means(frame.reshape(-1) * len(places) + place, u, len(times) * len(places))
         return Stations(times, places, values.reshape(len(times), len(places), -1), None, 0.0, merged)
     assert step is not None
     numbers = np.unique(number[off <= _NEAR])
     times = origin + step * numbers
-    if len(times) * len(places) > _SPARSE * len(t):
+    if too_sparse(len(times) * len(places), len(t)):
         return None
     values = np.full((len(times), len(places), u.shape[1]), np.nan)
     for index in range(len(places)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
@@ -23,13 +24,18 @@ def _moments(region: Region, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     count, total = _POINTS[region.dimensions], np.zeros((len(middle), u.shape[-1], 2, 2))
     pairs = np.array([(i, j) for i in range(region.dimensions) for j in range(i, region.dimensions)]).T
     for places, values in zip(x, u, strict=True):
-        apart, near = cKDTree(places).query(middle, count)
-        y = (places[near] - middle[:, None]) / region.spacing
+        seen = np.isfinite(values)
+        at = seen.any((0, 2))
+        seen, values = seen[:, at], np.nan_to_num(values[:, at])
+        apart, near = cKDTree(places[at]).query(middle, min(math.ceil(count / seen.mean()), int(at.sum())))
+        y = (places[at][near] - middle[:, None]) / region.spacing
         columns = np.concatenate([np.ones_like(y[..., :1]), y, y[..., pairs[0]] * y[..., pairs[1]]], -1)
         weights = np.exp(-((apart / region.spacing / _WITHIN) ** 2))[..., None]
-        fit = np.linalg.pinv(columns * weights)[:, : 1 + region.dimensions] * weights[..., 0][:, None]
-        both = np.stack([np.einsum("fd,fdk->fk", normal, fit[:, 1:]), fit[:, 0]], 1)  # (F, 2, k)
-        told = np.einsum("fek,tfkc->tfce", both, values[:, near])
+        known = np.moveaxis(seen[:, near], 3, 1)[..., None] if not seen.all() else np.ones((1, 1, 1, 1, 1))
+        fit = np.linalg.pinv(columns * weights * known)[..., : 1 + region.dimensions, :] * weights[..., 0][:, None]
+        both = np.stack([np.einsum("fd,tcfdk->tcfk", normal, fit[..., 1:, :]), fit[..., 0, :]], 3)  # (T, C, F, 2, k)
+        told = np.einsum("tcfek,tfkc->tfce", np.broadcast_to(both, (len(values), values.shape[2], *both.shape[2:])),
+                         values[:, near])
         total += np.einsum("tfce,tfcg->fceg", told, told)
     return total / (np.einsum("fcee->fc", total)[..., None, None] + 1e-300)
 

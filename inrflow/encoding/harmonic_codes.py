@@ -24,6 +24,7 @@ _NOISES = np.logspace(-14, 0.3, 60)  # noise variances of the search, relative t
 _LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance: least prior variance; rounding
 _TIE = 1e-7  # relative difference of eigenvalues in one eigenspace
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; most point sets to which the prior is fitted
+_FULL, _FRAMES = 3, 64  # last rounds, with all frames; about as many frames with gaps in the others
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # least relative noise; its share of residuals; least freedom
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics in a running mean of variances, and its weight in trajectories
 _MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal groups of them are searched
@@ -113,9 +114,11 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
         blocks = [block[1:] for (members, _), design in zip(groups, designs, strict=True)
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
         blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # where each frame has its own points
-        for _ in range(_ROUNDS):
-            moments, excited = np.zeros_like(variance), np.zeros_like(variance)  # the latter: numbers of trajectories
-            for design, values in blocks:
+        few = [(design, values[:: max(len(values) // _FRAMES, 1)] if np.isnan(values).any() else values)
+               for design, values in blocks]  # each frame with gaps takes a factorisation
+        for number in range(_ROUNDS):
+            moments, excited, count = np.zeros_like(variance), np.zeros_like(variance), 0  # excited: trajectories
+            for design, values in blocks if number >= _ROUNDS - _FULL else few:
                 z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
                 each = (z - mean) ** 2
                 squares = each.sum(0)
@@ -124,7 +127,8 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
                     excited += (largest > _NOTHING * variance.sum()).sum(0)
                 shown = spread * (spread < variance)  # of harmonics that some point observes
                 moments += squares / (1 - spread / variance + _LEAST) if least[c] else squares + len(values) * shown
-            variance = np.maximum(moments / sum(len(values) for _, values in blocks), _LEAST * total)
+                count += len(values)
+            variance = np.maximum(moments / count, _LEAST * total)
         if len(u) > 1 and np.any(excited == 1):
             variance = with_unseen_waves(variance, excited, harmonics.eigenvalues[own])
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance

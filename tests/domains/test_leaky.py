@@ -9,6 +9,7 @@ from scipy.spatial import Delaunay
 
 from inrflow.domains import Region
 from inrflow.domains.base import from_state
+from inrflow.domains.sides import sides
 from inrflow.encoding.conditions import leaky
 from inrflow.errors import UserError
 
@@ -91,3 +92,15 @@ def test_sides_that_leak_are_told_on_a_boundary_in_one_piece() -> None:
     assert found is not None
     rates = np.array(found[0].leaks(found[1]))[found[0].sides]
     np.testing.assert_allclose(rates, np.choose(truth, [0, 3, np.inf]), rtol=0.02)
+
+
+def test_sides_are_told_where_frames_or_trajectories_miss_values() -> None:
+    region, generator = square(13), np.random.default_rng(3)
+    mesh = region.basis.mesh
+    held = mesh.p[0, mesh.facets[:, mesh.boundary_facets()]].mean(0) < 1e-9
+    place = region.divided(held.astype(int))
+    u = decaying(place.harmonics(25, "leaky 0/inf"), region.nodes, generator, 6, 6)[..., None]
+    x = np.broadcast_to(region.nodes, (6, *region.nodes.shape))
+    for seen in (generator.random(u.shape) < 0.7, np.repeat(generator.random((6, 1, *u.shape[2:])) < 0.6, 6, 1)):
+        found, rates = sides(region, x, np.where(seen, u, np.nan))
+        assert rates[0, found.sides].tolist() == np.where(held, np.inf, 0).tolist()

@@ -40,7 +40,7 @@ from inrflow.training.candidate import Candidate, Score
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.run import Run
 
-_FEWEST_OF_SERIES = 24  # least number of frames
+_FEWEST_OF_SERIES, _EMPTIEST = 24, 20  # least number of frames; most steps of a frame
 _FEWEST_NODES, _MOST_NODES = 512, 4096  # numbers of radial functions
 _SHARE, _SOLVES = 0.1, 3.0  # share of the budget for these; their cost in products, times n^3
 _AROUND = 1.4  # factor by which the number of codes may change with all frames
@@ -70,7 +70,7 @@ class SeriesRecipe:
         if frames < _FEWEST_OF_SERIES:
             return f"the training data have {frames} frames, a series needs {_FEWEST_OF_SERIES}"
         if _grid(problem) is None:
-            return "times are not multiples of one step"
+            return "times share no step"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
@@ -149,22 +149,53 @@ class _Grid:
 
 
 def _grid(problem: Problem) -> _Grid | None:
-    """The series of a problem on equal steps, normalised; None if its times are not multiples of one step."""
+    """The series of a problem on equal steps, normalised; at irregular times, its means over steps. None if there are
+    no steps that places share."""
     batch = problem.source.batch(problem.train)
     kept = torch.isfinite(batch.t[0])
-    tau = problem.scale.internal(batch.t[0][kept])
+    tau, values = problem.scale.internal(batch.t[0][kept]), batch.u[0][kept].double()
     found = regular_frames(tau.numpy())
-    if found is None or found[1][-1] > 20 * len(tau):
-        return None
+    regular = found is not None and found[1][-1] <= _EMPTIEST * len(tau)
+    if found is None or not regular:
+        step = _interval(tau, torch.isfinite(values).any(-1))
+        found = step, ((tau - tau[0]) / step).round().numpy().astype(int)
+        if not step or found[1][-1] > _EMPTIEST * len(np.unique(found[1])):
+            return None
     step, numbers = found[0], torch.as_tensor(found[1])
     t = tau[0] + step * torch.arange(int(numbers[-1]) + 1, dtype=torch.float64)
-    t[numbers] = tau
-    values = torch.full((len(t), *batch.u.shape[2:]), torch.nan, dtype=torch.float64)
-    values[numbers] = batch.u[0][kept].double()
-    frames = torch.full((len(t),), -1).scatter(0, numbers, torch.arange(len(tau)))
+    frames = torch.full((len(t),), -1).scatter_reduce(0, numbers, torch.arange(len(tau)), "amax")
+    if regular:
+        t[numbers] = tau
+        every = torch.full((len(t), *values.shape[1:]), torch.nan, dtype=torch.float64)
+        every[numbers] = values
+    else:  # departures from the cycle, which changes within a step
+        cycle = _cycle(problem, tau, values.flatten(1))
+        every = _means(numbers, values.flatten(1) - cycle(tau), len(t)) + cycle(t)
+        every = every.unflatten(1, values.shape[1:])
     if problem.config.data.faults == "auto":
-        values = hampel_filter(values, problem.source.normalisation.least)
-    return _Grid(t, values, step, frames, batch.x[0, 0].double())
+        every = hampel_filter(every, problem.source.normalisation.least)
+    return _Grid(t, every, step, frames, batch.x[0, 0].double())
+
+
+def _interval(t: Tensor, known: Tensor) -> float:
+    """Median interval between two values of a place, at times t (T,) with values where `known` (T, N); 0 if no place
+    has two."""
+    gaps = torch.cat([torch.diff(t[own]) for own in known.T])
+    return float(gaps.median()) if len(gaps) else 0.0
+
+
+def _means(step: Tensor, values: Tensor, steps: int) -> Tensor:
+    """Means (steps, M) of values (T, M), NaN where not observed, by their step (T,)."""
+    seen = torch.isfinite(values)
+    count = torch.zeros(steps, values.shape[1], dtype=torch.float64).index_add_(0, step, seen.double())
+    return torch.zeros_like(count).index_add_(0, step, values.nan_to_num(0.0)) / count.where(count > 0, torch.nan)
+
+
+def _cycle(problem: Problem, t: Tensor, values: Tensor) -> Cycle:
+    """The cycle of values (T, M) at times t (T,), their mean alone without forcing."""
+    if problem.config.dynamics.forcing is False:
+        return shrunk_cycle(t, values, [])
+    return cycle_of(problem.description, t, values, problem.scale.unit)
 
 
 @dataclass(frozen=True)
@@ -195,8 +226,7 @@ class _Series:
         """A series with cross-validated hyperparameters (near `around` coupled codes, if given) or a `choice`; each:
         with modes of single channels."""
         values = grid.values.flatten(1)
-        cycle = shrunk_cycle(grid.t, values, []) if problem.config.dynamics.forcing is False else cycle_of(
-            problem.description, grid.t, values, problem.scale.unit)
+        cycle = _cycle(problem, grid.t, values)
         every = values - cycle(grid.t)
         fixed, channels = problem.config.decoder.code_size, grid.values.shape[-1]
         short = short_records(values, channels) if fixed is None else torch.zeros(values.shape[1]).bool()
