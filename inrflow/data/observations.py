@@ -18,7 +18,8 @@ from inrflow.errors import UserError
 from inrflow.runtime.shown import counted
 
 _NUMBERED = 2**24  # largest range of integers that are exact in single precision
-_SPARSE, _LIGHT = 10.0, 2**20  # place-time pairs of shared frames, at most: times the values, or their number
+_SPARSE = 10.0  # largest ratio of place-time pairs to values for frames of shared places, but for
+_LIGHT, _VISITS = 2**20, 24  # as few pairs, of places with as many values, which are series
 _BIN = 0.5  # internal time between frames made of rows with individual times
 _ROWS = 150  # mean rows per bin: enough to determine the larger scales of a field
 _FEWEST, _MOST = 8, 400  # numbers of bins
@@ -139,7 +140,7 @@ class Observations:
         times, frame = np.unique(t, return_inverse=True)
         cell = frame.reshape(-1) * len(places) + place.reshape(-1)
         cells = len(times) * len(places)
-        sparse = ours.moving or too_sparse(cells, len(t))
+        sparse = ours.moving or too_sparse(len(times), len(places), len(t))
         kept = np.unique(cell) if sparse else np.arange(cells)
         where, values = np.searchsorted(kept, cell), np.full((len(kept), self.channels), np.nan, np.float32)
         for channel in range(self.channels):
@@ -159,9 +160,10 @@ class Observations:
                 f"{frames.t[-1]:g}, {counted(self.channels, 'channel')}, {counted(self.dimensions, 'coordinate')})")
 
 
-def too_sparse(cells: int, values: int) -> bool:
-    """Whether frames of shared places, with this number of place-time pairs, are too empty to hold so many values."""
-    return cells > max(_SPARSE * values, _LIGHT)
+def too_sparse(times: int, places: int, values: int) -> bool:
+    """Whether frames of shared places are too empty to hold so many values, unless these are visited often."""
+    cells = times * places
+    return cells > _SPARSE * values and (cells > _LIGHT or values < _VISITS * places)
 
 
 def _array(value: Any, name: str) -> np.ndarray:

@@ -65,14 +65,14 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
                        and len(np.unique(t)) >= _APART * len(np.unique(number)))
     if not jitters:
         times, frame = np.unique(t, return_inverse=True)
-        if too_sparse(len(times) * len(places), len(t)):
+        if too_sparse(len(times), len(places), len(t)):
             return None
         values = _means(frame.reshape(-1) * len(places) + place, u, len(times) * len(places))
         return Stations(times, places, values.reshape(len(times), len(places), -1), None, 0.0, merged)
     assert step is not None
     numbers = np.unique(number[off <= _NEAR])
     times = origin + step * numbers
-    if too_sparse(len(times) * len(places), len(t)):
+    if too_sparse(len(times), len(places), len(t)):
         return None
     values = np.full((len(times), len(places), u.shape[1]), np.nan)
     for index in range(len(places)):

@@ -66,6 +66,14 @@ def test_places_that_never_report_together_are_no_frames():
     assert stations_of(t, places[np.arange(500) % 50], random.random((500, 1))) is None
 
 
+def test_places_that_are_visited_often_are_stations_though_on_days_of_their_own():
+    random = np.random.default_rng(2)
+    places, t = random.random((20, 2)), np.sort(random.random(20 * 30) * 1e3)
+    own = stations_of(t, places[np.arange(600) % 20], random.random((600, 1)))
+    assert own is not None and own.step is None
+    assert own.u.shape == (600, 20, 1) and (np.isfinite(own.u).sum(0) == 30).all()
+
+
 def test_later_reports_around_the_hour_join_known_hours():
     random = np.random.default_rng(3)
     places, hours = random.random((6, 2)), np.arange(40.0)

@@ -213,3 +213,25 @@ def test_deviations_from_few_sensors_of_a_field_that_lasts_are_those_of_its_erro
     z = (torch.as_tensor(u[rows]) - surrogate.normalisation.invert(found.mean)[:, 0, :, 0]) / (
         found.std * surrogate.normalisation.scale)[:, 0, :, 0]
     assert float(z[:, 5:].square().mean()) == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_places_visited_at_irregular_times_are_forecast_as_well_as_by_their_seasonal_cycle(tmp_path, together):
+    random, visits = np.random.default_rng(5), 60
+    x, phase = random.random((8, 2)), random.uniform(-0.3, 0.3, 8)
+    days = [np.cumsum(random.integers(10, 50, visits)) for _ in range(8)]
+    t = days[0] if together else np.unique(np.concatenate(days))
+
+    def cycle(t):
+        return 10 + 5 * np.cos(2 * np.pi * t[:, None] / YEAR - phase)
+
+    u = cycle(t) + random.standard_normal((len(t), 8))
+    seen = np.stack([np.isin(t, own) for own in (days[:1] * 8 if together else days)], 1)
+    write_trajectories(tmp_path / "visits.h5", t.astype(float), x, np.where(seen, u, np.nan)[None, ..., None],
+                       Description("visits", ("u",), ("x", "y"), time_units="days since 2001-01-01"))
+    surrogate = fit(Problem.open(tmp_path / "visits.h5", "recipe=series", "training.minutes=.2",
+                                 "training.residual_field=off"))
+    past = Observations(t.astype(float), x, np.where(seen, u, np.nan)[..., None])
+    later = t[-1] + np.arange(20.0, 700.0, 7.0)
+    missed = np.asarray(surrogate.assimilate(past)(later, x))[..., 0] - cycle(later)
+    assert np.sqrt(np.square(missed).mean()) < 0.5  # of 60 values with noise 1: 3 coefficients, .22
