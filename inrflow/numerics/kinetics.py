@@ -10,7 +10,8 @@ from torch import Tensor
 
 ARRHENIUS, *HILL = range(5)  # exp(-a / u); 1 / (u^n + a^n) of orders n = 1, 2, 3, 4, which are their kinds
 KINDS = 5
-FUNCTION = -2  # numbers of functions are at most this, below those of other "axes" of factors
+FUNCTION = -2  # numbers of functions with a constant are at most this, below those of other "axes" of factors
+RECIPROCAL = 16  # "axis" of a factor 1 / u
 _RESOLUTION, _LEAST = 1e-9, -30.0  # of logarithms of constants
 
 
@@ -25,8 +26,15 @@ def kind_and_constant(number: int) -> tuple[int, float]:
     return kind, math.exp(_LEAST + _RESOLUTION * steps)
 
 
+def is_function(axis: int) -> bool:
+    """Whether a factor with an "axis" is a function of values, not linear in its channel."""
+    return axis <= FUNCTION or axis == RECIPROCAL
+
+
 def values_and_slopes(number: int, u: Tensor) -> tuple[Tensor, Tensor]:
     """Values of a function at values u, and its derivatives by u."""
+    if number == RECIPROCAL:
+        return 1 / u, -1 / u**2
     kind, a = kind_and_constant(number)
     if kind == ARRHENIUS:
         f = torch.exp(-a / u)
@@ -41,12 +49,16 @@ def changed(number: int, change: float) -> int:
 
 
 def unit_power(number: int) -> float:
-    """Power of the unit of values in that of the function."""
-    return -float(kind_and_constant(number)[0])
+    """Power of the unit of values in that of a factor: of a function, or 1."""
+    if not is_function(number):
+        return 1.0
+    return -1.0 if number == RECIPROCAL else -float(kind_and_constant(number)[0])
 
 
 def written(number: int, name: str) -> str:
     """The function of a channel as text."""
+    if number == RECIPROCAL:
+        return f"1/{name}"
     kind, a = kind_and_constant(number)
     if kind == ARRHENIUS:
         return f"exp(-{a:.4g}/{name})"

@@ -346,11 +346,10 @@ class LawSearch:
                     best = found
             laws = [*{law.theta.tobytes(): law for law in best}.values(), *laws]  # sizes may coincide
         share *= 1.0 if self.noiseless else _HIDDEN
-        t, each = self.encoded.train.t, dict[bytes, Law]()
-        for law in laws:
-            if well_posed(law, t) or well_posed(law := damped(law), t):
-                each.setdefault(law.theta.tobytes(), law)
-        self._forecast([*each.values()] if each or laws[0].count else well_posed_mixtures(laws, t), share)
+        t = self.encoded.train.t
+        mixed = [] if laws[0].count or any(well_posed(law, t) for law in laws) else well_posed_mixtures(laws, t)
+        each = (one for law in laws if well_posed(one := law, t) or well_posed(one := damped(law), t))
+        self._forecast([*{one.theta.tobytes(): one for one in (*mixed, *each)}.values()], share)
 
     def _forecast(self, laws: list[Law], share: float, most: int = MOST_STEPS) -> None:
         """Forecast laws with at most `most` steps per interval, until a share of the time is over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from inrflow.dynamics.laws.field import LawField, joined
 from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
-from inrflow.dynamics.laws.terms import VALUE, Term, bends
+from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes
-from inrflow.numerics.kinetics import changed
+from inrflow.numerics.kinetics import FUNCTION, is_function
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected
@@ -78,7 +78,7 @@ class Law:
     def is_linear(self) -> bool:
         """Whether it is linear in the fields, with constant or varying coefficients."""
         return all(isinstance(term, Term) and (term.solenoidal or not term.vector) and all(
-            len(product) <= 1 and not any(bends(axis) for _, axis in product) for product in term.needed_products())
+            len(product) <= 1 and not (product and is_function(product[0][1])) for product in term.needed_products())
                    for term in self.terms)
 
     @property
@@ -94,15 +94,16 @@ class Law:
         """Contexts (..., P) of systems; empty (0,) without contexts."""
         return self.contexts[system] if self.count else np.zeros(0)
 
-    def terms_in_units(self, units: Sequence[float]) -> tuple[Term | Sine, ...]:
-        """Terms with functions of values in other units, of which the former ones of channels are `units`."""
-        return tuple(term.with_functions(lambda c, number: changed(number, math.log(units[c])))
-                     if isinstance(term, Term) and term.bent else term for term in self.terms)
-
     @property
-    def bent(self) -> bool:
-        """Whether functions with a constant are among its terms."""
-        return any(isinstance(term, Term) and term.bent for term in self.terms)
+    def functions(self) -> list[tuple[int, int]]:
+        """Functions with a constant of its terms, as factors (channel, number), in the order of the terms."""
+        return list(dict.fromkeys(factor for term in self.terms for product in term.products
+                                  for factor in product if factor[1] <= FUNCTION))
+
+    def with_functions(self, of: Callable[[int, int], int]) -> Law:
+        """The law with the function of number `of(c, number)` in place of each function of channel c."""
+        return dataclasses.replace(self, terms=tuple(
+            term.with_functions(of) if isinstance(term, Term) else term for term in self.terms))
 
     def field(self, context: np.ndarray | None = None) -> LawField:
         """Vector field at a context (P,), by default 0: a module with `advance` and forward(t, z) of codes (..., C K),

@@ -31,13 +31,12 @@ from inrflow.dynamics.laws.terms import (
     OF_LAP,
     OTHER_HARMONICS,
     POTENTIAL,
-    RECIPROCAL,
     SECOND,
     VALUE,
     Product,
     Term,
 )
-from inrflow.numerics.kinetics import FUNCTION, values_and_slopes
+from inrflow.numerics.kinetics import RECIPROCAL, is_function, values_and_slopes
 
 COEFFICIENT_HARMONICS = 64  # low harmonics of coefficients that vary in space
 _SINE = 16  # elementwise operations that a sine costs
@@ -101,7 +100,7 @@ class Library(nn.Module):
 
     def _factor(self, axis: int) -> tuple[Tensor | float, int]:
         """Multiplier of codes for a factor with an axis, and axis of the derivative that remains."""
-        if axis in (RECIPROCAL, OTHER_HARMONICS) or axis <= FUNCTION:
+        if axis == OTHER_HARMONICS or is_function(axis):
             return 1.0, VALUE
         if axis >= OF_LAP or axis == LAPLACIAN:
             return self.symbol(1), axis - OF_LAP if axis >= OF_LAP else VALUE
@@ -180,8 +179,7 @@ class Library(nn.Module):
                 else:
                     symbol, along = self._factor(axis)
                     fields = self.transform.fields(codes * symbol if isinstance(symbol, Tensor) else codes, along)
-            fields = 1 / fields if axis == RECIPROCAL else fields
-            if axis <= FUNCTION:
+            if is_function(axis):
                 fields, slopes = values_and_slopes(axis, fields)
                 result |= zip(((c, -axis) for c in channels), slopes.unbind(1), strict=True)
             result |= zip(((c, axis) for c in channels), fields.unbind(1), strict=True)
@@ -366,10 +364,7 @@ def partial_derivatives(term: Term, product: Product, factors: dict[tuple[int, i
     for place, (c, axis) in enumerate(product):
         if axis != INVERSE:
             slope = math.prod((factors[other] for other in (*product[:place], *product[place + 1 :])), start=size)
-            if axis <= FUNCTION:
-                yield (c, VALUE), slope * factors[c, -axis]
-                continue
-            yield (c, axis), -slope * factors[c, axis] ** 2 if axis == RECIPROCAL else slope
+            yield ((c, VALUE), slope * factors[c, -axis]) if is_function(axis) else ((c, axis), slope)
     if isinstance(size, Tensor):  # of the size, by each component of the vector
         whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(1e-300))
         for c, unit in zip(term.vector, term.units, strict=True):

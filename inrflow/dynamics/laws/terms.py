@@ -11,13 +11,13 @@ from typing import Any
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.numerics import kinetics
-from inrflow.numerics.kinetics import FUNCTION
+from inrflow.numerics.kinetics import FUNCTION, RECIPROCAL
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
 ANGULAR = 3  # added to an axis on a sphere: derivative by the angle of rotation about it, (x cross grad)_axis
 POTENTIAL = 8  # added to an axis: derivative of lap^-1 of the channel, of mean zero
-RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
+LAPLACIAN, SECOND = 17, 18  # "axes" of factors lap, and d^2/dx_i dx_j at SECOND + 3 i + j
 OF_LAP = 32  # added to an axis: derivative of the Laplacian of the channel
 INVERSE = 48  # "axis" of a factor 1 / coordinate, whose index takes the place of the channel
 OTHER_HARMONICS = 49  # "axis" of a value on the harmonics that its channel does not have, those of other conditions
@@ -148,11 +148,6 @@ class Term:
     def along(self) -> list[tuple[int, Product]]:
         """Products of a flux, with the axis along which each is differentiated."""
         return list(enumerate(self.products)) if self.axis == VALUE else [(self.axis, self.products[0])]
-
-    @property
-    def bent(self) -> bool:
-        """Whether functions of values are among its factors."""
-        return any(axis <= FUNCTION for product in self.products for _, axis in product)
 
     @property
     def bounded(self) -> bool:
@@ -368,22 +363,17 @@ def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
     return kind(_plain(one, kind) for one in value) if isinstance(value, (list, tuple)) else value
 
 
-def bends(axis: int) -> bool:
-    """Whether a factor with an "axis" is not linear in its channel."""
-    return axis == RECIPROCAL or axis <= FUNCTION
-
-
 def term_from_state(state: dict) -> Term | Sine:
     """The term, or hidden unit of a network, of a `state()`."""
     return Sine.from_state(state) if "weights" in state else Term.from_state(state)
 
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
-    """Name of a derivative, Laplacian or reciprocal of a channel."""
-    if axis <= FUNCTION:
+    """Name of a derivative, Laplacian or function of a channel."""
+    if kinetics.is_function(axis):
         return kinetics.written(axis, channel)
-    if axis in (RECIPROCAL, LAPLACIAN, OTHER_HARMONICS):
-        return {RECIPROCAL: "1/", LAPLACIAN: "lap ", OTHER_HARMONICS: ""}[axis] + channel
+    if axis in (LAPLACIAN, OTHER_HARMONICS):
+        return "lap " * (axis == LAPLACIAN) + channel
     if axis >= SECOND:
         i, j = divmod(axis - SECOND, 3)
         return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"

@@ -361,8 +361,8 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
 def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:
     """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
     from inrflow.domains import Flows
-    from inrflow.dynamics.laws.terms import FUNCTION, INVERSE, RECIPROCAL, Term
-    from inrflow.numerics.kinetics import unit_power
+    from inrflow.dynamics.laws.terms import INVERSE, Term
+    from inrflow.numerics.kinetics import changed, unit_power
 
     about, called, time = problem.description, None, problem.scale.unit
     if groups is not None and law.contexts_given and (told := groups.in_parameters(torch.tensor(law.contexts))):
@@ -383,8 +383,7 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
     unit = np.array([
         scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
-        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0 if axis > FUNCTION else unit_power(axis))
-                 for c, axis in term.products[0] if axis != INVERSE])
+        np.prod([scale[c] ** unit_power(axis) for c, axis in term.products[0] if axis != INVERSE])
         * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
         if term.products else 1.0 for term in law.terms
     ])
@@ -392,7 +391,7 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     if values is not None:  # of diagnostic channels, no rates
         factor, values = np.where(values.any(0), time, 1.0) * factor, values * factor * time
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor,
-                     values=values, terms=law.terms_in_units(scale.tolist()))
+                     values=values).with_functions(lambda c, number: changed(number, math.log(scale[c])))
     names = [*problem.differences, *(f"{about.channels[c]}_t" for c in law.rates), *seasons]
     lines, left = scaled.written(names, about.coordinates, called), [*about.channels, *names[len(about.channels) :]]
     return [line.replace(names[c], left[c], 1) for c, line in enumerate(lines[: len(names) - len(seasons)])

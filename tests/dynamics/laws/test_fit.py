@@ -259,6 +259,19 @@ def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -
     assert fit.well_posed_mixtures([law(1e-2, 1.0), law(2e-2, 0.5)], t) == []
 
 
+def test_where_all_laws_are_ill_posed_mixtures_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, judged = _search(), list[list[fit.Law]]()
+    _, laws, families = search._regressed(search.families)
+    mixed, shorter = (replace(laws[0], theta=factor * laws[0].theta) for factor in (2.0, 3.0))
+    monkeypatch.setattr(search, "_forecast", lambda laws, _: judged.append(laws))
+    monkeypatch.setattr(fit, "well_posed_mixtures", lambda *_: [mixed])
+    monkeypatch.setattr(fit, "damped", lambda _: shorter)
+    for posed in (False, True):
+        monkeypatch.setattr(fit, "well_posed", lambda law, _, posed=posed: law is shorter or (posed and law is laws[0]))
+        search._judge(0.0, laws[:2], families, 1.0)
+    assert [[*map(id, one)] for one in judged] == [[id(mixed), id(shorter)], [id(laws[0]), id(shorter)]]
+
+
 def test_powers_of_the_laplacian_by_which_short_waves_grow_are_left_out() -> None:
     """u_t = lap u + b lap^2 u: waves of number k grow as exp(t k^2 (b k^2 - 1)); b < 0 damps them."""
     x, t = (np.arange(32) + 0.5) / 32, np.arange(6) * 0.01

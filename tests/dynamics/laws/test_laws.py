@@ -17,10 +17,11 @@ from inrflow.dynamics.laws.network.sine import Input, Sine
 from inrflow.dynamics.laws.refinement.final import refine
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.setting import Data, EncodedData, forecast_errors, windows
-from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, RECIPROCAL, VALUE, Term, basic_terms
+from inrflow.dynamics.laws.terms import ANGULAR, POTENTIAL, VALUE, Term, basic_terms
 from inrflow.encoding.harmonic_codes import HarmonicCodes, TableDesign, _posterior, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import Limit, OutOfTime, effort
+from inrflow.numerics.kinetics import RECIPROCAL
 
 LINE = Box([0.0], [1.0], ["walled"])
 CIRCLE = Box([0.0], [2 * np.pi], ["periodic"])

@@ -22,8 +22,9 @@ from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refinement.final import simplest, worse
 from inrflow.dynamics.laws.setting import Data, choose_basis, evenly_spaced, prepare_data, windows
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
 from inrflow.errors import UserError
+from inrflow.numerics.kinetics import RECIPROCAL
 
 CUBE = Box([0.0, 0.0, 0.0], [6.0, 5.0, 4.0], ["periodic"] * 3)
 LINE = Box([0.0], [1.0], ["walled"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,46 +11,38 @@ from torch import Tensor
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refinement.assimilation import Assimilation
 from inrflow.dynamics.laws.refinement.rollouts import Refinement
-from inrflow.dynamics.laws.terms import Term
-from inrflow.numerics.kinetics import FUNCTION, changed
+from inrflow.numerics.kinetics import changed
 
 _STEP = 1e-4  # of finite differences, of logarithms of constants
 
 
-def functions_of(law: Law) -> list[tuple[int, int]]:
-    """Functions with a constant of a law's terms, as factors (channel, number), in the order of the terms."""
-    return list(dict.fromkeys(factor for term in law.terms for product in term.products
-                              for factor in product if factor[1] <= FUNCTION))
-
-
 def with_constants(law: Law, changes: Sequence[float] | np.ndarray) -> Law:
     """The law after changes (F,) of the logarithms of constants of its functions."""
-    by = dict(zip(functions_of(law), changes, strict=True))
-    return replace(law, terms=tuple(term.with_functions(lambda c, number: changed(number, by[c, number]))
-                                    if isinstance(term, Term) else term for term in law.terms))
+    by = dict(zip(law.functions, changes, strict=True))
+    return law.with_functions(lambda c, number: changed(number, by[c, number]))
 
 
 class WithConstants(Refinement):
     """Refinement whose last unknowns are logarithms of the constants of the law's functions."""
 
     def _after_step(self, law: Law, step: np.ndarray) -> Law:
-        step, changes = np.split(step, [len(step) - len(functions_of(law))])
+        step, changes = np.split(step, [len(step) - len(law.functions)])
         return with_constants(super()._after_step(law, step), changes)
 
     def slopes(self, law: Law, path: Tensor, weight: Tensor) -> Tensor:
         slopes = [super().slopes(law, path, weight)]
-        for changes in _STEP * np.eye(len(functions_of(law))):
+        for changes in _STEP * np.eye(len(law.functions)):
             later = self._rollouts(with_constants(law, changes), self.data.codes[:, 0], self.data)
             slopes.append(((later - path)[:, 1:] * weight / _STEP)[..., None])
         return torch.cat(slopes, -1)
 
     def design(self, law: Law) -> Tensor:
-        own = torch.eye(len(functions_of(law)), dtype=torch.float64)
+        own = torch.eye(len(law.functions), dtype=torch.float64)
         return torch.stack([torch.block_diag(one, own) for one in super().design(law)])
 
     def _significant(self, covariance: np.ndarray, errors: float) -> Law:
         fewer, here = super()._significant(covariance, errors), tuple(self.active.T)
-        values, functions = self.law.theta[here], len(functions_of(self.law))
+        values, functions = self.law.theta[here], len(self.law.functions)
         dropped = ((fewer.theta[here] == 0) & (values != 0)).nonzero()[0]  # others vary around zero with contexts
         own = covariance[np.ix_(dropped, dropped)]  # conditional means, given that these coefficients are zero
         return with_constants(fewer, -covariance[len(covariance) - functions :, dropped] @ np.linalg.solve(

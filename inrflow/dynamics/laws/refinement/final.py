@@ -139,7 +139,7 @@ class _FinalRefinement:
         tried = [(short, HARDLY * self.errors + EXACT), *((one, self.errors) for one in shorter if self.noisy)]
         for short, most in tried:
             if 0 < short.size < self.law.size:
-                if self.law.bent:  # whose constants made up for dropped terms
+                if self.law.functions:  # whose constants made up for dropped terms
                     last.deadline = effort() + (self._left - self.kept) / (1 + len(tried))
                     short = last.run(short)
                 if not worse(forecast_errors(short, self.judge), most):
@@ -151,7 +151,7 @@ class _FinalRefinement:
         for length in lengths:
             if (left := self._left) < 0:
                 break
-            kind = AssimilationWithConstants if self.law.bent else Assimilation
+            kind = AssimilationWithConstants if self.law.functions else Assimilation
             final = kind.along(self.law, self.encoded, self.encoded.known, length, _WITH_FIRST * left)
             if final.data.dt.numel() < _AS_MANY * last.data.dt.numel():  # less informative
                 continue
@@ -169,7 +169,7 @@ class _FinalRefinement:
 
     def _along(self, length: int, seconds: float, **options: Any) -> Refinement:
         length = min(length, self.encoded.states.shape[1] - 1)
-        kind = WithConstants if self.law.bent else Refinement
+        kind = WithConstants if self.law.functions else Refinement
         return kind.along(self.law, self.encoded, self.encoded.known, length, seconds, **options)
 
     def _forecast(self, law: Law, how: str) -> tuple[Law, np.ndarray]:

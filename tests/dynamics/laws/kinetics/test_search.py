@@ -12,7 +12,6 @@ from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.families import Families, families_of
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.kinetics.search import with_functions
-from inrflow.dynamics.laws.refinement.constants import functions_of
 from inrflow.dynamics.laws.setting import Data, prepare_data
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
@@ -91,7 +90,7 @@ def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant()
     assert functions and any("v 1/(u+0." in line for line in law.written(["u", "v"]))
     later = law.rollout(law.encode(x, u[:, 0]).flatten(1), t)
     assert float(np.mean((law.decode(later[:, -1], x) - u[:, -1]) ** 2)) < 1e-10 * u.var()
-    ((channel, number),) = functions_of(law)
+    ((channel, number),) = law.functions
     assert channel == 0 and kind_and_constant(number) == (HILL[0], pytest.approx(0.4, rel=1e-4))
     term = LawTerm.of(law)
     again = LawTerm(**term.structure())

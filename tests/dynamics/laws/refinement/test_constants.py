@@ -8,7 +8,7 @@ import torch
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.refinement.constants import WithConstants, functions_of, with_constants
+from inrflow.dynamics.laws.refinement.constants import WithConstants, with_constants
 from inrflow.dynamics.laws.refinement.rollouts import Refinement
 from inrflow.dynamics.laws.setting import Data, EncodedData
 from inrflow.dynamics.laws.terms import VALUE, Term
@@ -31,7 +31,7 @@ def _law(saturation: float, heat: float) -> Law:
 
 
 def _constants(law: Law) -> list[float]:
-    return [kind_and_constant(number)[1] for _, number in functions_of(law)]
+    return [kind_and_constant(number)[1] for _, number in law.functions]
 
 
 def _refinement(law: Law, kind: type[Refinement] = WithConstants) -> Refinement:
