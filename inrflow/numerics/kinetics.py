@@ -26,11 +26,6 @@ def kind_and_constant(number: int) -> tuple[int, float]:
     return kind, math.exp(_LEAST + _RESOLUTION * steps)
 
 
-def is_function(axis: int) -> bool:
-    """Whether a factor with an "axis" is a function of values, not linear in its channel."""
-    return axis <= FUNCTION or axis == RECIPROCAL
-
-
 def values_and_slopes(number: int, u: Tensor) -> tuple[Tensor, Tensor]:
     """Values of a function at values u, and its derivatives by u."""
     if number == RECIPROCAL:
@@ -49,9 +44,7 @@ def changed(number: int, change: float) -> int:
 
 
 def unit_power(number: int) -> float:
-    """Power of the unit of values in that of a factor: of a function, or 1."""
-    if not is_function(number):
-        return 1.0
+    """Power of the unit of values in that of the function."""
     return -1.0 if number == RECIPROCAL else -float(kind_and_constant(number)[0])
 
 

@@ -17,9 +17,9 @@ from inrflow.dynamics.laws.field import LawField, joined
 from inrflow.dynamics.laws.library import COEFFICIENT_HARMONICS
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, is_function
 from inrflow.encoding.harmonic_codes import HarmonicCodes
-from inrflow.numerics.kinetics import FUNCTION, is_function
+from inrflow.numerics.kinetics import FUNCTION
 
 _STEP_ERROR = 1e-5  # of the integrator over one interval, relative to the codes
 MOST_STEPS = 256  # per interval; laws that need more are rejected

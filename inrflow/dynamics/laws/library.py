@@ -35,8 +35,9 @@ from inrflow.dynamics.laws.terms import (
     VALUE,
     Product,
     Term,
+    is_function,
 )
-from inrflow.numerics.kinetics import RECIPROCAL, is_function, values_and_slopes
+from inrflow.numerics.kinetics import RECIPROCAL, values_and_slopes
 
 COEFFICIENT_HARMONICS = 64  # low harmonics of coefficients that vary in space
 _SINE = 16  # elementwise operations that a sine costs

@@ -363,6 +363,11 @@ def _plain(value: Any, kind: type[list] | type[tuple]) -> Any:
     return kind(_plain(one, kind) for one in value) if isinstance(value, (list, tuple)) else value
 
 
+def is_function(axis: int) -> bool:
+    """Whether a factor with an "axis" is a function of values, not linear in its channel."""
+    return axis <= FUNCTION or axis == RECIPROCAL
+
+
 def term_from_state(state: dict) -> Term | Sine:
     """The term, or hidden unit of a network, of a `state()`."""
     return Sine.from_state(state) if "weights" in state else Term.from_state(state)
@@ -370,7 +375,7 @@ def term_from_state(state: dict) -> Term | Sine:
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """Name of a derivative, Laplacian or function of a channel."""
-    if kinetics.is_function(axis):
+    if is_function(axis):
         return kinetics.written(axis, channel)
     if axis in (LAPLACIAN, OTHER_HARMONICS):
         return "lap " * (axis == LAPLACIAN) + channel

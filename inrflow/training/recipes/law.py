@@ -362,7 +362,7 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     """A line for each channel, in the data's units; coefficients by known parameters where these give contexts."""
     from inrflow.domains import Flows
     from inrflow.dynamics.laws.terms import INVERSE, Term
-    from inrflow.numerics.kinetics import changed, unit_power
+    from inrflow.numerics.kinetics import FUNCTION, RECIPROCAL, changed, unit_power
 
     about, called, time = problem.description, None, problem.scale.unit
     if groups is not None and law.contexts_given and (told := groups.in_parameters(torch.tensor(law.contexts))):
@@ -383,7 +383,8 @@ def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) ->
     scale = np.concatenate([scale, scale[list(law.rates)] / time, np.ones(len(seasons))])
     unit = np.array([
         scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
-        np.prod([scale[c] ** unit_power(axis) for c, axis in term.products[0] if axis != INVERSE])
+        np.prod([scale[c] ** (unit_power(axis) if axis <= FUNCTION or axis == RECIPROCAL else 1.0)
+                 for c, axis in term.products[0] if axis != INVERSE])
         * (term.sizes[term.component] if isinstance(term, Term) and term.solenoidal and term.forces else 1.0)
         if term.products else 1.0 for term in law.terms
     ])
