@@ -72,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from inrflow.config.help import command_help
 
             return _say(command_help(name, COMMANDS[name]))
+        if any("~/" in item for item in rest):
+            from inrflow.config.resolve import at_home
+
+            rest = [at_home(item) for item in rest]
         _require_folder()
         _check(name, rest)
         with _stopped_by_sigterm():

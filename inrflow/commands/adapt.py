@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
 def adapt(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     """Adapt a surrogate to the new system, compare, save."""
     directory = place.path
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     convert_data_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings(),
                        surrogate.description.time_units)
     with TrajectoryFile(str(config.data.train)) as file:

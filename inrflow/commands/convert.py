@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
 
     *sources, target = files
     options = {key: value for key, value in asdict(config).items() if value not in (None, {})}
-    with Console(stderr=True).status("converting"):
+    with Console(stderr=True, markup=False).status("converting"):
         convert(sources, target, **options)
     show(describe(target), screen())
     return 0

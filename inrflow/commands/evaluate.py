@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
             f"{config.run} was trained without a test file; give data.test=FILE with trajectories of the same system"
         )
     directory = Path(config.output or default_output("evaluate"))
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     read = RunDirectory(Path(str(config.run))).read_settings()
     test = as_trajectories(test, "data.test", directory, console, read, units=surrogate.description.time_units)
     surrogate = to_data_domain(surrogate, Path(test), console)

@@ -42,11 +42,11 @@ def run(arguments: list[str]) -> int:
     if target.exists() and not _free(target):
         raise UserError(f"{target} is not empty; choose another output=DIR")
     points = None if config.points is None else np.unique(read_points(config.points, surrogate.description).x, axis=0)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with locked_folder(target), console.status("exporting"):
         exported = export(surrogate, target, points, config.parameters or None, source.json(EVALUATION_FILE),
                           source.json(CANDIDATES_FILE))
     for line in (*exported.graphs, *exported.missing):
-        console.print(line.replace("`", ""), highlight=False, soft_wrap=True, markup=False)
+        console.print(line.replace("`", ""), highlight=False, soft_wrap=True)
     console.print(f"the exported model and its card, README.md, are in {target}", highlight=False, soft_wrap=True)
     return 0

@@ -86,8 +86,8 @@ def _forecast(config: ForecastConfig, given: list[str], target: Path) -> int:
     units = "UTC" if in_utc else None if dates or written.named_dimensions else about.time_units
     zone = f"; times are in {units}" if units else ""
     took = f"{time.perf_counter() - began:.3g} s"
-    Console(stderr=True).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}", highlight=False,
-                               soft_wrap=True)
+    Console(stderr=True, markup=False).print(f"{counted(rows, 'row')} in {took}, written to {target}{zone}",
+                                             highlight=False, soft_wrap=True)
     return 0
 
 

@@ -24,11 +24,11 @@ def run(arguments: list[str]) -> int:
     """Solve an equation and write trajectories; without its name, list all equations."""
     config: GenerateConfig = resolve("generate", GenerateConfig, arguments)
     if config.pde is None:
-        _list_equations(Console())
+        _list_equations(Console(markup=False))
         raise UserError(f"pde is missing; choose one of {', '.join(EQUATIONS)}")
     options = asdict(config)
     output = options.pop("output") or _default_file(config.pde)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"solving {config.pde}", total=None)
         options["progress"] = lambda done, total: progress.update(task, completed=done, total=total)
@@ -49,4 +49,4 @@ def _list_equations(console: Console) -> None:
         parameters = equation.parameters(max(equation.dimensions))
         listed = ", ".join(f"{key} ({parameter.default:g})" for key, parameter in parameters.items())
         table.add_row(name, equation.formula, listed, ", ".join(equation.protocols))
-    console.print(table, highlight=False, markup=False)
+    console.print(table, highlight=False)

@@ -192,6 +192,6 @@ def _printed(console: Console, write: Callable[[Any, Console], None], content: A
 
     text = io.StringIO()
     like = {"width": console.width, "force_terminal": console.is_terminal, "no_color": console.no_color}
-    write(content, Console(file=text, **like))  # type: ignore[arg-type]
+    write(content, Console(file=text, markup=False, **like))  # type: ignore[arg-type]
     return text.getvalue()
 

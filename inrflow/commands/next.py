@@ -57,7 +57,7 @@ def _choose(config: NextConfig, target: Path) -> int:
     table = PointTable(order, np.zeros(len(order)), found.x, columns)
     asked = config.points if config.points is not None and format_of(Path(config.points)).table else None
     write_points(target, table, {"left": np.asarray(found.left, np.float32)}, about, config.overwrite, asked)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     for row, left in enumerate(found.left.tolist()):
         where = ", ".join(f"{name} {_words(values[row])}" for name, values in told.items())
         console.print(f"{where}: {100 * left:.3g} % of the variance remain", highlight=False, soft_wrap=True)

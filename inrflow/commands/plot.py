@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     _check(config, surrogate.description)
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     read = RunDirectory(Path(str(config.run))).read_settings()
     path = Path(as_trajectories(str(path), "data.test", directory, console, read,
                                 units=surrogate.description.time_units))

@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
 
 def _answer(config: QueryConfig, target: Path) -> int:
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     began = time.perf_counter()
     read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")

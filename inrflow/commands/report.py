@@ -45,7 +45,7 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
     console.print(f"{trajectories(report['trajectories'])}; {seconds}", highlight=False)
     for line in error_lines(report):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
     if report.get("calibration"):
         console.print(_calibration_table(report["calibration"]))
 

@@ -25,7 +25,7 @@ from inrflow.commands.run_directory import (
     report_evaluation,
     several,
 )
-from inrflow.config.resolve import is_sweep, resolve
+from inrflow.config.resolve import at_home, is_sweep, resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
@@ -81,7 +81,7 @@ def train(
             raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder: write the data "
                             "to one (.nc, .csv, .h5); several physics are trained by the command inrflow train")
     named = {key: value for key, value in {**places, "training.minutes": minutes}.items() if value is not None}
-    arguments = [*map(str, settings), *_overrides(named), *_overrides(groups)]
+    arguments = [at_home(item) for item in (*map(str, settings), *_overrides(named), *_overrides(groups))]
     config: Config = resolve("train", Config, arguments)
     if several(config.data.train) is not None:
         raise UserError("data.train is a list; several physics are trained by the command inrflow train, and read by "
@@ -109,7 +109,7 @@ def _overrides(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def run_alone(arguments: list[str]) -> int:
     """Train, evaluate and plot, in the first process of a team or a single process."""
     config: Config = resolve("train", Config, arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     resumed = bool(config.resume)
     if config.resume:
         place = RunDirectory(Path(config.resume))

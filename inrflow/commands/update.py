@@ -28,7 +28,7 @@ from inrflow.runtime.run_files import CANDIDATES_FILE
 def run(arguments: list[str]) -> int:
     """Extend the data, and continue the model or, if that is not good enough, train by the recipe chosen before."""
     config: UpdateConfig = resolve("update", UpdateConfig, arguments)
-    before, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
+    before, console = RunDirectory(Path(str(config.run))), Console(stderr=True, markup=False)
     settings = before.config()
     place = RunDirectory.new(config.output, "update")
     with place.held():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -33,6 +34,12 @@ _RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "t
 
 _LARGEST_FILE = 1_000_000  # largest size of a config.yaml in bytes
 SWEEP_FLAGS = ("--multirun", "-m")
+
+
+def at_home(setting: str) -> str:
+    """`setting` (key=path, or a list of paths) with ~/ at the start of a path as the home folder, as shells have it at
+    the start of a word only."""
+    return re.sub(r"(^|[=\[,]\s*)~(?=/)", lambda found: found[1] + os.path.expanduser("~"), setting)
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

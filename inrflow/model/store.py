@@ -156,7 +156,7 @@ def load_model(directory: str | os.PathLike[str], physics: str | None = None) ->
     if not isinstance(directory, str | os.PathLike):
         raise UserError(f"a run directory is a path, not {type(directory).__name__}; give one that inrflow train has "
                         "written")
-    return made(read_model(directory), lambda stored: _READERS[stored.format](stored, physics))
+    return made(read_model(os.path.expanduser(directory)), lambda stored: _READERS[stored.format](stored, physics))
 
 
 def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:

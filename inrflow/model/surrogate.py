@@ -149,7 +149,7 @@ class Surrogate(Shown):
             raise UserError(f"a run directory is a path, not {type(directory).__name__}; name a folder")
         state = {**self.state(), "field": self.field.state_dict()}
         about = {"format": FORMAT, "version": VERSIONS[FORMAT], **self.metadata(), "field": self.field.structure()}
-        path = save_tensors(Path(directory) / MODEL_FILE, state, about)
+        path = save_tensors(Path(directory).expanduser() / MODEL_FILE, state, about)
         return write_card(self, path) if card else path
 
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def screen() -> Console:
     """Console on standard output, as wide as the terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _WIDTH)
+    return Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False)
 
 
 def show(rows: Sequence[tuple[str, object]], console: Console) -> None:

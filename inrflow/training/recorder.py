@@ -75,7 +75,7 @@ class Recorder:
 
     def __init__(self, directory: Path, console: Console | None = None, config: Config | None = None) -> None:
         self.directory = directory
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False)
         self.stopping = False
         self._saving = False
         self._started = time.monotonic()

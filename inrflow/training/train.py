@@ -75,7 +75,7 @@ def fit(
     """
     if not isinstance(problem, Problem):
         raise UserError(f"fit takes a Problem, not {type(problem).__name__}; inrflow.train(FILE) takes files")
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True, markup=False, quiet=quiet)
     place = temporary_folder() if directory is None else locked_folder(directory)
     with place as folder, Recorder(Path(folder), console, problem.config) as log:
         return train(start_run(problem, log), recipes)

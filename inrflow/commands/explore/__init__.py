@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     from inrflow.commands.explore.answers import Explored
     from inrflow.commands.explore.page import serve
 
-    place, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
+    place, console = RunDirectory(Path(str(config.run))), Console(stderr=True, markup=False)
     surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
     surrogate.description.require_places("the page shows places")
     trained = place.config().data if place.begun else None

@@ -36,7 +36,7 @@ def run_of_several(config: AdaptConfig, adapt: Callable[[AdaptConfig, Surrogate,
     """Fit a new physics, add it to the others and evaluate it; or adapt a known physics by `adapt`."""
     family = Family.load(str(config.run))
     place = RunDirectory.new(config.output, "adapt")
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with place.held():
         convert_data_files(config.data, place.path, console, ReadConfig())
         path = str(config.data.train)

@@ -54,12 +54,12 @@ def _run_sweep(
         if config.resume:
             raise UserError("resume= continues a single run; continue a sweep by its own command and output=DIR")
         check(config)
-    console, worst = Console(stderr=True), 0
+    console, worst = Console(stderr=True, markup=False), 0
     rows: dict[int, dict[str, Any]] = {}
     for index, combination in list(enumerate(combinations))[processes.rank :: processes.size]:
         label = ", ".join(combination[axis] for axis in swept) or "as given"
         folder = base / str(index)
-        console.print(f"[bold]run {index} of {len(combinations)}: {printable(label)}[/bold]", highlight=False)
+        console.print(f"run {index} of {len(combinations)}: {printable(label)}", style="bold", highlight=False)
         place = RunDirectory(folder)
         code, problem = 0, None
         if not (place.finished and (folder / EVALUATION_FILE).exists()):

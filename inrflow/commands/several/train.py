@@ -62,7 +62,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
         if resumed and (kept / MODEL_FILE).exists():  # finished before the run was stopped
             members[name] = Surrogate.load(kept)
             continue
-        console.print(f"[bold]{name}[/bold]", highlight=False)
+        console.print(name, style="bold", highlight=False)
         try:
             members[name] = train_physics(part, kept, directory / safe_name(name) / REFERENCES_FILE, console)
         except Interrupted:
@@ -119,7 +119,7 @@ def evaluate_all(
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
     reports = {}
     for name, path in tests.items():
-        console.print(f"[bold]{name}[/bold]", highlight=False)
+        console.print(name, style="bold", highlight=False)
         reports[name] = report_evaluation(family.surrogate(name), Path(path), observe, directory / safe_name(name),
                                           console, RunDirectory(directory).references(name))
     write_json(directory / EVALUATION_FILE, {"physics": reports})

@@ -104,6 +104,8 @@ class LawTerm(FieldTerm):
 
     def law(self, c: Tensor | None = None) -> LawField:
         """Vector field in float64, of the present coefficients at a context (P,), by default 0."""
+        if torch.is_grad_enabled() and (self.theta.requires_grad or self.by_context.requires_grad):
+            raise UserError("coefficients of a law have no gradients and require them: use field.requires_grad_(False)")
         versions = self.theta._version, self.by_context._version
         key = (*versions, b"" if c is None else c.detach().cpu().double().numpy().tobytes())
         if key not in self._built:

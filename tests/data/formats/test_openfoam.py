@@ -117,3 +117,30 @@ def test_compressed_files_are_read_and_what_is_not_is_said(case, tmp_path):
     (case / "0.5" / "p").symlink_to("/etc/passwd")
     with pytest.raises(UserError, match=r"no field p|link to another folder"):
         convert(case, tmp_path / "out2.h5", channels=["p"])
+
+
+def test_fields_that_some_times_lack_are_named_and_taken_from_their_first_time_on(case, tmp_path):
+    write(case / "0.5" / "R", "volSymmTensorField", "internalField uniform (1 2 3 4 5 6);\n")
+    for name in ("0.5", "10"):
+        write(case / name / "T", "volScalarField", "dimensions [0 0 0 1 0 0 0];\ninternalField uniform 300;\n")
+    with pytest.warns(UserWarning) as told:
+        convert(case, tmp_path / "out.h5")
+    said = " ".join(str(one.message) for one in told)
+    assert "T (not at time 0)" in said and "tensors are left out: R" in said and "U (" not in said
+    convert(case, tmp_path / "later.h5", channels=["T", "U_x"])
+    with TrajectoryFile(tmp_path / "later.h5") as file:
+        assert file.read(0).t.tolist() == [0.5, 10] and file.description.units == ("K", "m s-1")
+    (case / "10" / "T").unlink()
+    with pytest.raises(UserError, match="no field T at time 10; remove"):
+        convert(case, tmp_path / "out2.h5", channels=["T"])
+
+
+def test_meshes_that_move_and_values_that_openfoam_computes_are_refused(case, tmp_path):
+    shutil.copytree(case / "constant" / "polyMesh", case / "10" / "polyMesh")
+    with pytest.raises(UserError, match="the mesh moves"):
+        convert(case, tmp_path / "out.h5")
+    shutil.rmtree(case / "10" / "polyMesh")
+    for value in ("uniform $pressure;", '#calc "1 + 1";'):
+        write(case / "0" / "p", "volScalarField", f"pressure 1;\ninternalField {value}\n")
+        with pytest.raises(UserError, match="0/p has an internalField that OpenFOAM computes"):
+            convert(case, tmp_path / "out.h5")

@@ -16,6 +16,7 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.terms import per_density_terms as divided_by
 from inrflow.encoding.harmonic_codes import HarmonicCodes
+from inrflow.errors import UserError
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
@@ -223,3 +224,14 @@ def test_blocks_of_states_do_not_change_them():
     field = LawField.of([DIFFUSION, STEEPENING], CIRCLE, torch.tensor([[0.02], [-1.0]]).double())
     z = _states(600, field)
     torch.testing.assert_close(field.advance(z, 0.02, 10)[-5:], field.advance(z[-5:], 0.02, 10), rtol=1e-12, atol=1e-13)
+
+
+def test_a_gradient_by_coefficients_is_refused_instead_of_being_none():
+    term = law([OTHER], [[0.0, -1.0]])
+    z, t = codes(term, 2), torch.zeros(2)
+    known = term(t, z)
+    term.requires_grad_(True)
+    with pytest.raises(UserError, match="coefficients of a law have no gradients"):
+        term(t, z)
+    with torch.no_grad():
+        assert torch.equal(term(t, z), known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,9 @@ _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LIST = re.compile(r"\b(\d+)\s*\(")
 _FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|"
                     r"nonuniform\s+(?:List<\w+>\s*)?(\d+)\s*(?:\{([^}]*)\}|(?=\()))")
-_CLASSES = {"volScalarField": 1, "volVectorField": 3}
+_CLASSES = {"volScalarField": 1, "volVectorField": 3, "volSymmTensorField": 6, "volTensorField": 9}
+_DIMENSIONS = re.compile(r"\bdimensions\s*\[([-+.\de\s]+)\]")
+_SI = "kg", "m", "s", "K", "mol", "A", "cd"
 _FLAT = 1e-9  # relative extent that counts as flat
 _PROBE = re.compile(r"# Probe \d+ \(([^)]*)\)")
 _OUTSIDE = 1e250  # exceeded by values of probes outside of the mesh
@@ -54,10 +57,12 @@ class OpenFoamFormat(Format):
 
 
 class OpenFoamContent(StreamedContent):
-    """Trajectory whose channels are the scalar and vector fields (by component) present at every time.
+    """Trajectory whose channels are the scalar and vector fields (by component) present at every time, or those of
+    `options` from the first time that has them.
 
     Points are cell centres (means of the centres of faces), concatenated over the parts of a decomposed case; cases
-    with one layer of cells have two coordinates. Raises UserError if there are no fields.
+    with one layer of cells have two coordinates. Warns of fields that are left out. Raises UserError if there are no
+    fields, or the mesh moves.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
@@ -66,23 +71,48 @@ class OpenFoamContent(StreamedContent):
         if not times:
             raise UserError(f"{path} has no folders of times with fields that are read; run the solver first, or, of a "
                             "case that is decomposed into one folder for all processors, reconstructPar")
-        known = [_fields(part / folder) for _, folder in times for part in self._parts]
-        shared = [name for name in known[-1] if all(name in fields for fields in known)]
+        known = [_fields(*(part / folder for part in self._parts)) for _, folder in times]
+        sizes = {name: size for fields in known for name, size in fields.items()}
         centres = [_centres(part) for part in self._parts]
         whole = np.concatenate(centres)
         extent = np.ptp(whole, axis=0)
         kept = [axis for axis in range(3) if extent[axis] > _FLAT * max(float(extent.max()), 1e-300)]
         self._x, self._cells = whole[:, kept], [len(part) for part in centres]
-        names = [(name, axis) for name in shared for axis in (kept if known[-1][name] == 3 else [-1])]
+        names = [(name, axis) for name, size in sorted(sizes.items()) if size <= 3
+                 for axis in (kept if size == 3 else [-1])]
         labels = [name if axis < 0 else f"{name}_{'xyz'[axis]}" for name, axis in names]
-        chosen = list(options.channels or labels)
+        lacking = {name: next((folder for fields, (_, folder) in zip(known, times, strict=True) if name not in fields),
+                              None) for name in sizes}
+        chosen = list(options.channels or
+                      [label for label, (name, _) in zip(labels, names, strict=True) if lacking[name] is None])
         absent = [name for name in chosen if name not in labels]
         if absent or not chosen:
             raise UserError(f"{path} has no field {', '.join(absent) or 'that every time has'}; there are "
                             f"{', '.join(labels) or 'none'}")
         self._names = [names[labels.index(name)] for name in chosen]
-        self._times, self._sizes = times, known[-1]
-        self.description = options.describe(path, chosen, options.coordinates or ["xyz"[axis] for axis in kept])
+        taken = dict(self._names)
+        if options.channels is None and (tensors := [name for name, size in sizes.items() if size > 3]):
+            warnings.warn(f"{path}: tensors are left out: {', '.join(tensors)}", stacklevel=2)
+        lost = [f"{name} (not at time {folder})" for name, folder in lacking.items() if folder and sizes[name] <= 3]
+        if options.channels is None and lost:
+            warnings.warn(f"{path}: fields that some times lack are left out: {', '.join(lost)}; channels=[...] takes "
+                          "them from the first time that has them; remove a time that was not written to its end",
+                          stacklevel=2)
+        begin = next((k for k, fields in enumerate(known) if taken.keys() <= fields.keys()), len(times) - 1)
+        for fields, (_, folder) in zip(known[begin:], times[begin:], strict=True):
+            if missed := taken.keys() - fields.keys():
+                raise UserError(f"{path} has no field {', '.join(sorted(missed))} at time {folder}; remove the folder "
+                                "of that time, or choose others by channels=[...]")
+        self._times = times[begin:]
+        moved = [mesh for _, folder in self._times for part in self._parts
+                 for mesh in (part / folder / "polyMesh").glob("points*")]
+        if moved:
+            raise UserError(f"{path}: the mesh moves ({moved[0]}), and its fields are read at fixed places only; map "
+                            "them to one mesh with mapFields")
+        self._sizes = sizes
+        units = [_unit(self._parts[0] / self._times[-1][1], name) for name, _ in self._names]
+        self.description = options.describe(path, chosen, options.coordinates or ["xyz"[axis] for axis in kept],
+                                            units=tuple(map(str, units)) if all(units) else None)
 
     def parts(self) -> Iterator[Part]:
         yield Part(np.array([time for time, _ in self._times]), self._x, partial(self._values))
@@ -137,7 +167,8 @@ class _File:
         else:
             stored = np.dtype(self.sizes[0 if labels else 1])
             end_at = found.end() + length * size * stored.itemsize
-            values = np.frombuffer(self.text[found.end() : end_at].encode("latin-1"), stored)
+            held = self.text[found.end() : end_at].encode("latin-1")
+            values = np.frombuffer(held[: len(held) // stored.itemsize * stored.itemsize], stored)
         last = found.end() if self.sizes is None else end_at
         if len(values) != length * size or (self.sizes is not None and length and self.text[last : last + 1] != ")"):
             raise UserError(f"{self.path} does not hold the {length * size} numbers that it announces; write it again")
@@ -166,26 +197,39 @@ def _times(case: Path) -> list[tuple[float, str]]:
     return sorted(found)
 
 
-def _fields(folder: Path) -> dict[str, int]:
-    """Number of components by name of the cell fields in a time folder."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-                start = file.read(2048).decode("latin-1")
-            kind = re.search(r"\bclass\s+(\w+)\s*;", start)
-            if kind is not None and kind[1] in _CLASSES:
-                found[path.name.removesuffix(".gz")] = _CLASSES[kind[1]]
-    return found
+def _start(path: Path) -> str:
+    """The first letters of a file, possibly compressed."""
+    with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+        return file.read(2048).decode("latin-1")
+
+
+def _fields(*folders: Path) -> dict[str, int]:
+    """Number of components by name of the cell fields that are in all folders (the parts of a time)."""
+    found = []
+    for folder in folders:
+        kinds = {path.name.removesuffix(".gz"): re.search(r"\bclass\s+(\w+)\s*;", _start(path))
+                 for path in sorted(folder.iterdir()) if path.is_file()}
+        found.append({name: _CLASSES[kind[1]] for name, kind in kinds.items() if kind and kind[1] in _CLASSES})
+    return {name: size for name, size in found[0].items() if all(name in fields for fields in found)}
+
+
+def _unit(folder: Path, name: str) -> str | None:
+    """Unit of a field, as m s-1, from its dimensions; None: not given as powers of the base units."""
+    path = folder / name
+    given = _DIMENSIONS.search(_start(path if path.exists() else path.with_name(f"{name}.gz")))
+    powers = zip(_SI, map(float, given[1].split()), strict=False) if given else ()
+    return " ".join(unit if power == 1 else f"{unit}{power:g}" for unit, power in powers if power) or given and "1"
 
 
 def _field(folder: Path, name: str, cells: int, size: int) -> np.ndarray:
     """Values (cells, size) of a field."""
     file = _File.read(folder / name)
     match = _FIELD.search(file.text)
-    if match is None:
-        raise UserError(f"{folder / name} has no internalField of numbers; write it again")
-    if (same := match[1] or match[3]) is not None:
+    same = match and (match[1] or match[3])
+    if match is None or "$" in (same or ""):
+        raise UserError(f"{folder / name} has an internalField that OpenFOAM computes, not numbers; remove the folder "
+                        "of this time from a copy of the case")
+    if same is not None:
         return np.broadcast_to(_numbers(same).reshape(1, size), (cells, size))
     values, _ = file.numbers(match.end(), int(match[2]), size)
     if len(values) != cells:
