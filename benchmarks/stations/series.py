@@ -249,9 +249,36 @@ def flow(seed: int = 0, count: int = 300, frames: int = 2500, every: float = 0.4
     return np.arange(len(values)) * every, x, values[None], attributes
 
 
+def visits(seed: int = 0, count: int = 30, days: int = 2200, together: bool = False) -> Fields:
+    """Temperature, nitrate and oxygen of rivers, visited every 8 to 40 days, each place on days of its own unless
+    `together`: a year's cycle and red noise correlated in space; a tenth of the visits fail, more of the nitrates."""
+    g = np.random.default_rng([seed, 10])
+    x, t = _scattered(g, count), np.arange(float(days))
+    root, phase, height = _correlated(x, 0.2), 2 * np.pi * t[:, None] / _YEAR, g.uniform(0, 1, count)
+
+    def red(lasting: float) -> np.ndarray:
+        path, keeps = [root @ g.standard_normal(count)], np.exp(-1 / lasting)
+        for _ in range(days - 1):
+            path.append(keeps * path[-1] + np.sqrt(1 - keeps**2) * (root @ g.standard_normal(count)))
+        return np.array(path)
+
+    warm = 12 - 5 * height + (7 - 2 * height) * np.cos(phase - 3.6 - 0.2 * height) + 1.2 * red(12.0)
+    nitrate = np.exp(1 + 0.3 * g.standard_normal(count) + 0.25 * np.cos(phase - 0.5) + 0.3 * red(75.0))
+    oxygen = 10 - 0.2 * (warm - 12) + 0.5 * red(25.0)
+    u = np.stack([warm, nitrate, oxygen], -1) + [0.3, 0.1, 0.2] * g.standard_normal((days, count, 3))
+    seen = np.zeros((days, count), dtype=bool)
+    calendars = [np.cumsum(g.uniform(8, 40, days // 8)).astype(int) for _ in range(count)]
+    for place in range(count):
+        own = calendars[0 if together else place]
+        seen[own[own < days], place] = g.random((own < days).sum()) > 0.1
+    u = np.where(seen[..., None] & (g.random(u.shape) > [0, 0.15, 0]), u, np.nan)
+    kept = seen.any(1)
+    return t[kept], x, u[None, kept], {"channels": ["T", "NO3", "O2"], "time_units": _DAYS}
+
+
 MAKERS: dict[str, Callable[[], Fields]] = {
     maker.__name__: maker for maker in (
-        stations, recharge, lorenz96, advected, fibre, monitors, winds, kuramoto_sivashinsky, flow,
+        stations, recharge, lorenz96, advected, fibre, monitors, winds, kuramoto_sivashinsky, flow, visits,
     )
 }
 
