@@ -8,7 +8,7 @@ as dz/ds = dt_i f(t_i + s dt_i, z), one batched call an interval. Long intervals
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,7 +25,6 @@ from inrflow.errors import UserError
 
 _FAR, _MANY = 4.0, 256  # internal time units and steps of an interval beyond which an exact flow is used
 _MOST = 2.0**20  # largest number of steps in an interval: minutes for a few codes
-_KEPT = 128  # steps whose states are stored at once
 _SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
 _MANY_STATES = 600  # number of states from which decoupled states are propagated separately
 _ROLLOUTS = 2  # disturbed rollouts of each trajectory
@@ -85,9 +84,8 @@ class Integrator:
         if self.method == "etd":
             (law,) = cast(VectorField, field).terms.values()
             return law.advance(state, begin, gap, self.step)  # type: ignore[operator]
-        recorded = torch.is_grad_enabled()
-        parts = widest / self.step
-        if widest > _FAR and parts > _MANY and not recorded and getattr(field, "has_exact_flow", False):
+        parts, exact = widest / self.step, not torch.is_grad_enabled() and getattr(field, "has_exact_flow", False)
+        if exact and widest > _FAR and parts > _MANY:
             return cast(VectorField, field).exact_flow(state, begin, gap)
         if self.method == "rk4" and not parts <= _MOST:
             if not check:
@@ -98,12 +96,14 @@ class Integrator:
             )
         scale = gap.to(state.dtype)[:, None]
 
-        def rate(s: Tensor, y: Tensor) -> Tensor:
-            return scale * field(begin + s.double() * gap, y)
+        def rate(s: Tensor | float, y: Tensor) -> Tensor:
+            return scale * field(begin + s * gap, y)
 
         if self.method == "rk4":
             steps = max(1, math.ceil(parts - 1e-6))
             grid = torch.linspace(0, 1, steps + 1, dtype=state.dtype, device=state.device)
+            if not self.adjoint:
+                return _runge_kutta(rate, state, grid)
             options: dict = {}
         else:
             grid = torch.tensor([0.0, 1.0], dtype=state.dtype, device=state.device)
@@ -112,11 +112,7 @@ class Integrator:
             if self.adjoint:
                 options["adjoint_params"] = tuple(p for p in field.parameters() if p.requires_grad)
                 return odeint_adjoint(rate, state, grid, method=self.method, **options)[-1]
-            # torchdiffeq stores the states of all steps; without gradients, a few at a time save memory.
-            length = len(grid) if recorded else _KEPT
-            for first in range(0, len(grid) - 1, length):
-                state = odeint(rate, state, grid[first : first + length + 1], method=self.method, **options)[-1]
-            return state
+            return odeint(rate, state, grid, method=self.method, **options)[-1]
         except AssertionError as error:  # torchdiffeq raises it for a collapsed step or NaN states
             if not check:
                 return torch.full_like(state, float("nan"))
@@ -142,6 +138,20 @@ class Integrator:
             f"internal units; state norm {float(norms[trajectory, frame]):.3g}, limit {self.largest_norm:.3g}): query "
             "shorter horizons, take smaller steps (dynamics.step), or train longer or on more frames"
         )
+
+
+def _runge_kutta(rate: Callable[[float, Tensor], Tensor], state: Tensor, grid: Tensor) -> Tensor:
+    """State at the end of a grid (K + 1,) of times, by Kutta's rule of three eighths: the numbers of torchdiffeq's
+    "rk4", whose calls take a fifth of the time of small fields."""
+    begin, steps = grid[:-1], grid.diff()
+    times = begin, begin + steps * (1 / 3), begin + steps * (2 / 3), grid[1:], steps
+    for t, third, two, end, h in torch.stack(times, 1).tolist():
+        k1 = rate(t, state)
+        k2 = rate(third, state + h * k1 * (1 / 3))
+        k3 = rate(two, state + h * (k2 - k1 * (1 / 3)))
+        k4 = rate(end, state + h * (k1 - k2 + k3))
+        state = state + (k1 + 3 * (k2 + k3) + k4) * h * 0.125
+    return state
 
 
 @dataclass
