@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import tempfile
@@ -12,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import written
 
 from inrflow.cli import keep_freed_memory, main
-from inrflow.pdes.generate import generate
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,18 @@ written.watch()
 _CACHES = tuple(os.path.expanduser(f"~/{folder}/matplotlib") for folder in (".cache", ".config"))
 
 
+def pytest_collectstart() -> None:
+    """Imports leave no garbage to look for."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: garbage is looked for among what comes later."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_written_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests write in their temporary folders alone. What Python writes in the system's is gone afterwards, but for that
@@ -66,6 +77,8 @@ def nothing_is_written_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small problems: more threads cost more than they give. Freed memory is kept from the start, as by commands."""
+    import torch  # not by the process that hands out tests, which begins sooner without
+
     torch.set_num_threads(1)
     keep_freed_memory()
 
@@ -135,6 +148,8 @@ def inrflow_command():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Training and test file."""
+    from inrflow.pdes.generate import generate
+
     folder = tmp_path_factory.mktemp("data")
     settings = {"grid": 8, "resolution": 16}
     train = generate("wave", folder / "train.h5", trajectories=12, frames=8, seed=0, **settings)

@@ -1,5 +1,6 @@
 """What the command line answers to what users do wrong: one clear line, exit code 2, nothing written over."""
 
+import gc
 import json
 import os
 import shutil
@@ -7,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+from forked import job
 
 import inrflow
-from inrflow.cli import COMMANDS, _told_once
+from inrflow.cli import COMMANDS, _command, _told_once, main
 
 
 @pytest.fixture
@@ -324,12 +328,13 @@ def test_a_full_disk_is_one_clear_line_and_destroys_nothing(tiny_run, elsewhere,
 
 def test_a_stopped_training_says_how_to_go_on(tiny_data, elsewhere, inrflow_command, quick_settings):
     settings = [item for item in quick_settings if "minutes" not in item]
-    child = process(["train", f"data.train={tiny_data[0]}", "output=run", "training.minutes=3", *settings])
+    (child,) = job(1, partial(main, ["train", f"data.train={tiny_data[0]}", "output=run", "training.minutes=3",
+                                     *settings]))
     deadline = time.monotonic() + 100
     metrics = elsewhere / "run" / "metrics.jsonl"
     while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.2)
-    child.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGTERM)
     _, err = child.communicate(timeout=100)
     assert child.returncode == 130 and "resume=run" in err and "Traceback" not in err, err
     assert "unfinished" in inrflow_command("inspect", "run").out
@@ -362,6 +367,13 @@ def test_wrong_calls_are_told_before_anything_heavy_is_imported(elsewhere):
     assert not err and not imported
     for call, (code, said) in zip(calls, told, strict=True):
         assert code == 2 and len(said.splitlines()) == 1, (call, code, said)
+
+
+def test_no_garbage_is_looked_for_while_a_command_is_imported(monkeypatch):
+    seen = []
+    monkeypatch.setattr("importlib.import_module",
+                        lambda name: seen.append(gc.isenabled()) or SimpleNamespace(run=name))
+    assert _command("train") == "inrflow.commands.train" and seen == [False] and gc.isenabled()
 
 
 def test_ctrl_c_is_told_in_a_line_and_ends_with_130(monkeypatch, capsys):

@@ -81,13 +81,19 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
 @lru_cache(maxsize=1)
 def _composed(name: str, schema: type, overrides: tuple[str, ...]) -> DictConfig:
     """Composition by Hydra, cached since settings are checked before a command is imported, and again by it."""
+    _store(name, schema)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@cache
+def _store(name: str, schema: type) -> None:
+    """Make the schema of a command known to Hydra."""
     store = ConfigStore.instance()
     store.store(name=f"{name}_schema", node=schema)
     group = [{"experiment": None}] if name == "train" else []
     store.store(name=name, node={"defaults": [f"{name}_schema", *group, "_self_"]})
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
 
 
 def check_limits(settings: Any, prefix: str = "") -> None:

@@ -33,8 +33,9 @@ class LinearTerm(FieldTerm):
         rate = nn.functional.linear(z, self.matrix, self.bias)
         if c is None or not self.context_size:
             return rate
+        bias = self.context_bias
         parts = z @ self.context_matrix.flatten(0, 1).T
-        return rate + weighted(parts.unflatten(-1, self.context_bias.shape), c) + c @ self.context_bias
+        return rate + weighted(parts.reshape(*z.shape[:-1], *bias.shape), c) + c @ bias
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         if c is None or not self.context_size:
