@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from inrflow.errors import INTERRUPTED, UserError, is_disk_full, missing
 from inrflow.runtime.processes import RANKS, Processes
@@ -26,6 +27,12 @@ from inrflow.runtime.safe_names import printable
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _LARGEST_KEPT = 32 << 20  # the largest threshold that 64-bit systems allow
+
+#: What is known before torch is imported; a test compares it with the registries.
+RECIPES = ("auto", "law", "series", "reduced_order", "neural", "auto_decoding", "dino", "coral", "local_equation",
+           "translation_equivariant")
+WRITTEN = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz", ".pvd", ".xdmf", ".parquet", ".h5", ".hdf5", ".pt", ".pth",
+           ".mat", ".npz", ".nc", ".nc4", ".zarr")
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (without file: embedded wave data)",
@@ -194,9 +201,27 @@ def _check(name: str, arguments: list[str]) -> None:
                             "a TARGET")
         if getattr(settings, "pde", None) is not None:
             require_known(settings.pde)
+        if "torch" not in sys.modules:  # else devices, recipes and formats are told, and may be the user's own
+            _require_known(settings, files[-1] if name == "convert" else None)
         data = getattr(settings, "data", None)
         given = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
         _require_files(given if name != "convert" else {"": files[:-1]})
+
+
+def _require_known(settings: Any, target: str | None) -> None:
+    """Raise UserError for names of devices, recipes and files that no part of the package knows or finds."""
+    device, recipe, to = (getattr(settings, key, None) for key in ("device", "recipe", "to"))
+    _require_files({key: getattr(settings, key, None) for key in ("observations", "stations")})
+    if device and not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", device):
+        raise UserError(f"device={device}; choose auto, cpu, cuda or cuda:N")
+    if recipe and recipe not in RECIPES:
+        raise UserError(f"recipe={recipe} is not known; choose from {', '.join(RECIPES)}")
+    if to and not Path(to).name.lower().endswith(WRITTEN):
+        raise UserError(f"cannot tell the format of {to} by its suffix {Path(to).suffix!r}; use one of "
+                        f"{', '.join(WRITTEN)}")
+    if target and not target.lower().endswith((".h5", ".hdf5")):
+        raise UserError(f"{target} is not named as HDF5, and convert writes that, in the project's schema; name it "
+                        f"{os.path.splitext(target)[0]}.h5")
 
 
 def _require_files(given: dict[str, str | list[str] | None]) -> None:
