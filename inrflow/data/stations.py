@@ -67,8 +67,9 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | No
         times, frame = np.unique(t, return_inverse=True)
         if too_sparse(len(times), len(places), len(t)):
             return None
-        values = _means(frame.reshape(-1) * len(places) + place, u, len(times) * len(places))
-        return Stations(times, places, values.reshape(len(times), len(places), -1), None, 0.0, merged)
+        values = cell_means(frame.reshape(-1) * len(places) + place, u, len(times) * len(places))
+        values = values.reshape(len(times), len(places), -1).astype(np.float32)
+        return Stations(times, places, values, None, 0.0, merged)
     assert step is not None
     numbers = np.unique(number[off <= _NEAR])
     times = origin + step * numbers
@@ -125,10 +126,10 @@ def at_steps_of(known: Frames, steps: tuple[float, np.ndarray] | None, later: Ob
     return Observations(times, places, values)
 
 
-def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
+def cell_means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
     """Mean values (cells, C) of rows u (R, C) by cell index (R,), NaN in empty cells."""
     seen = np.isfinite(u)
-    result = np.full((cells, u.shape[1]), np.nan, np.float32)
+    result = np.full((cells, u.shape[1]), np.nan)
     for channel in range(u.shape[1]):
         count = np.bincount(cell[seen[:, channel]], minlength=cells)
         total = np.bincount(cell[seen[:, channel]], u[seen[:, channel], channel], minlength=cells)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.plausible import hampel_filter
+from inrflow.data.stations import cell_means
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -69,7 +70,7 @@ class SeriesRecipe:
         frames = problem.fitted_frames
         if frames < _FEWEST_OF_SERIES:
             return f"the training data have {frames} frames, a series needs {_FEWEST_OF_SERIES}"
-        if _grid(problem) is None:
+        if _steps(*_observed(problem)) is None:
             return "times share no step"
         return None
 
@@ -151,44 +152,42 @@ class _Grid:
 def _grid(problem: Problem) -> _Grid | None:
     """The series of a problem on equal steps, normalised; at irregular times, its means over steps. None if there are
     no steps that places share."""
-    batch = problem.source.batch(problem.train)
-    kept = torch.isfinite(batch.t[0])
-    tau, values = problem.scale.internal(batch.t[0][kept]), batch.u[0][kept].double()
-    found = regular_frames(tau.numpy())
-    regular = found is not None and found[1][-1] <= _EMPTIEST * len(tau)
-    if found is None or not regular:
-        step = _interval(tau, torch.isfinite(values).any(-1))
-        found = step, ((tau - tau[0]) / step).round().numpy().astype(int)
-        if not step or found[1][-1] > _EMPTIEST * len(np.unique(found[1])):
-            return None
-    step, numbers = found[0], torch.as_tensor(found[1])
-    t = tau[0] + step * torch.arange(int(numbers[-1]) + 1, dtype=torch.float64)
-    frames = torch.full((len(t),), -1).scatter_reduce(0, numbers, torch.arange(len(tau)), "amax")
+    tau, values = _observed(problem)
+    if (found := _steps(tau, values)) is None:
+        return None
+    step, numbers, regular = found
+    t, flat = tau[0] + step * torch.arange(int(numbers[-1]) + 1, dtype=torch.float64), values.flatten(1)
     if regular:
         t[numbers] = tau
-        every = torch.full((len(t), *values.shape[1:]), torch.nan, dtype=torch.float64)
-        every[numbers] = values
+        flat = torch.as_tensor(cell_means(numbers, flat.numpy(), len(t)))
     else:  # departures from the cycle, which changes within a step
-        cycle = _cycle(problem, tau, values.flatten(1))
-        every = _means(numbers, values.flatten(1) - cycle(tau), len(t)) + cycle(t)
-        every = every.unflatten(1, values.shape[1:])
+        cycle = _cycle(problem, tau, flat)
+        flat = torch.as_tensor(cell_means(numbers, (flat - cycle(tau)).numpy(), len(t))) + cycle(t)
+    values = flat.unflatten(1, values.shape[1:])
     if problem.config.data.faults == "auto":
-        every = hampel_filter(every, problem.source.normalisation.least)
-    return _Grid(t, every, step, frames, batch.x[0, 0].double())
+        values = hampel_filter(values, problem.source.normalisation.least)
+    frames = torch.full((len(t),), -1).scatter_reduce(0, torch.as_tensor(numbers), torch.arange(len(tau)), "amax")
+    return _Grid(t, values, step, frames, problem.source.batch(problem.train).x[0, 0].double())
 
 
-def _interval(t: Tensor, known: Tensor) -> float:
-    """Median interval between two values of a place, at times t (T,) with values where `known` (T, N); 0 if no place
-    has two."""
-    gaps = torch.cat([torch.diff(t[own]) for own in known.T])
-    return float(gaps.median()) if len(gaps) else 0.0
+def _observed(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Internal times (T,) and normalised values (T, N, C) of the frames of a series."""
+    batch = problem.source.batch(problem.train)
+    kept = torch.isfinite(batch.t[0])
+    return problem.scale.internal(batch.t[0][kept]), batch.u[0][kept].double()
 
 
-def _means(step: Tensor, values: Tensor, steps: int) -> Tensor:
-    """Means (steps, M) of values (T, M), NaN where not observed, by their step (T,)."""
-    seen = torch.isfinite(values)
-    count = torch.zeros(steps, values.shape[1], dtype=torch.float64).index_add_(0, step, seen.double())
-    return torch.zeros_like(count).index_add_(0, step, values.nan_to_num(0.0)) / count.where(count > 0, torch.nan)
+def _steps(t: Tensor, values: Tensor) -> tuple[float, np.ndarray, bool] | None:
+    """Step of times t (T,) of values (T, N, C), numbers (T,) of their steps, and whether times are multiples of it; at
+    irregular times, the median interval between two values of a place. None where most steps would be empty."""
+    if (found := regular_frames(t.numpy())) is not None and found[1][-1] <= _EMPTIEST * len(t):
+        return *found, True
+    gaps = torch.cat([torch.diff(t[own]) for own in torch.isfinite(values).any(-1).T])
+    if not len(gaps):
+        return None
+    step = float(gaps.median())
+    numbers = ((t - t[0]) / step).round().numpy().astype(int)
+    return None if numbers[-1] > _EMPTIEST * len(np.unique(numbers)) else (step, numbers, False)
 
 
 def _cycle(problem: Problem, t: Tensor, values: Tensor) -> Cycle:
