@@ -286,6 +286,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from inrflow.cli import main
 
 results = []
+sys.dont_write_bytecode = True  # Python cuts the compiled modules at the limit, and imports them later
 for size, arguments in json.loads(sys.argv[1]):
     # A write beyond fails, as on a full disk. Only the soft limit, by the process itself: no other process is touched.
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

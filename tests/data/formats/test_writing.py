@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 
 import h5py
 import numpy as np
@@ -177,8 +178,9 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 @pytest.fixture
-def little_space():
+def little_space(monkeypatch):
     """Files cannot grow beyond 100 kB: the system refuses to write, as on a full disk."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # compiled modules would be cut, too
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
