@@ -24,14 +24,15 @@ _NOISES = np.logspace(-14, 0.3, 60)  # noise variances of the search, relative t
 _LEAST, _NOTHING = 1e-15, 1e-14  # shares of a channel's variance: least prior variance; rounding
 _TIE = 1e-7  # relative difference of eigenvalues in one eigenspace
 _ROUNDS, _SETS = 12, 16  # of expectation maximisation; most point sets to which the prior is fitted
-_FULL, _FRAMES = 3, 64  # last rounds, with all frames; about as many frames with gaps in the others
+_FULL, _FRAMES, _SEARCH = 3, 64, 3  # last rounds, with all frames; frames with gaps in others; rounds to a noise search
+_COMPARED, _LEAST_FRAMES = 20, 3  # frames with gaps that compare harmonics; least frames of a trajectory
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # least relative noise; its share of residuals; least freedom
 _NEAR, _ALIKE_OTHERS = 7, 2  # harmonics in a running mean of variances, and its weight in trajectories
 _MANY = 300  # harmonics, not orthogonal at the points, from which on orthogonal groups of them are searched
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as zero
 _PROBES, _SLANT = 4, 1e-12  # random sums of columns in a test of orthogonality, and its tolerance
 _SVD, _NO_RANK = 8, 1e-6  # products of an SVD over those of a square; ratio of singular values of dependent harmonics
-HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
+_HOLES, _GAPS = 0.5, 4  # largest share of missing values that is imputed, where more patterns of them than this
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,12 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, noise: np.ndar
         blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # where each frame has its own points
         few = [(design, values[:: max(len(values) // _FRAMES, 1)] if np.isnan(values).any() else values)
                for design, values in blocks]  # each frame with gaps takes a factorisation
+        noises: list[float | None] = [None] * len(blocks)
         for number in range(_ROUNDS):
             moments, excited, count = np.zeros_like(variance), np.zeros_like(variance), 0  # excited: trajectories
-            for design, values in blocks if number >= _ROUNDS - _FULL else few:
-                z, spread, _ = _posterior(design, values, mean, variance, float(least[c]))
+            for i, (design, values) in enumerate(blocks if number >= _ROUNDS - _FULL else few):
+                same = noises[i] if number % _SEARCH else None
+                z, spread, noises[i] = _posterior(design, values, mean, variance, float(least[c]), same)
                 each = (z - mean) ** 2
                 squares = each.sum(0)
                 if len(z) % u.shape[1] == 0:
@@ -205,8 +208,7 @@ def trajectories_by_points(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarr
         yield np.arange(len(x)), x[0]
         return
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
-    for value in np.unique(label):
-        members = np.flatnonzero(label.ravel() == value)
+    for members in (np.flatnonzero(label.ravel() == value) for value in np.unique(label)):
         yield members, x[members[0]]
 
 
@@ -221,17 +223,17 @@ def held_out(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, shar
     hidden = np.asarray(np.random.default_rng(seed).random(u.shape[2]) < share)
     if not hidden.any() or hidden.all() or not all(len(harmonics.own(c)) for c in range(u.shape[-1])):
         return np.full(len(u), np.inf)
+    u = u[:, :: max(min(u[..., 0, 0].size // _COMPARED, u.shape[1] // _LEAST_FRAMES), 1) if np.isnan(u).any() else 1]
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
     squares, count = np.zeros((len(u), u.shape[-1])), np.isfinite(u[:, :, hidden, 0]).sum()
     for members, places in trajectories_by_points(x):
-        z, _ = codes.encode(places[~hidden], u[members][:, :, ~hidden])
-        squares[members] = np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(1, 2))
+        decoded = codes.decode(codes.encode(places[~hidden], u[members][:, :, ~hidden])[0], places[hidden])
+        squares[members] = np.nansum((decoded - u[members][:, :, hidden]) ** 2, axis=(1, 2))
     return np.asarray((squares * (len(u) / max(count, 1)) / (np.nanvar(u, axis=(0, 1, 2)) + 1e-300)).mean(1))
 
 
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
-    """Fields (..., N, C) with a row of codes for each channel; components that share codes become (..., N components,
-    1)."""
+    """Fields (..., N, C) with a row of codes per channel; components that share codes are (..., N components, 1)."""
     return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
 
 
@@ -249,7 +251,7 @@ def _blocks(design: Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, De
     """Groups of frames of values (B, N) that are solved together: indices, design, values. NaN are kept where patterns
     of missing values are many, as a factorisation for each would cost as much as for all frames."""
     if len(patterns := list(observed_patterns(values))) > _GAPS:
-        gaps = np.isnan(values).mean(1) <= HOLES
+        gaps = np.isnan(values).mean(1) <= _HOLES
         if gaps.any():
             yield np.flatnonzero(gaps), design, values[gaps]
         patterns = [(frames, seen) for frames, seen in patterns if not gaps[frames[0]]]
@@ -331,8 +333,7 @@ def design_of(harmonics: Harmonics, x: np.ndarray, own: np.ndarray | None = None
     """Design matrix of harmonics (columns `own`, or all) at points (N, d)."""
     if own is None and x.shape[1] > 1 and (design := grid_design(harmonics, x)) is not None:
         return design
-    table = harmonics.values(x)
-    return TableDesign(table if own is None else table[:, own])
+    return TableDesign(harmonics.values(x)[:, slice(None) if own is None else own])
 
 
 def _dense(design: Design) -> TableDesign:
@@ -359,11 +360,12 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
     return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
 
 
-def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0
-               ) -> tuple[np.ndarray, np.ndarray, float]:
+def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray, least: float = 0.0,
+               noise: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior means (B, K), variances (K,) and the noise variance, of values (B, N) = table (N, K) z + noise.
 
-    Missing values (NaN) are imputed by the posterior mean, which this does not change."""
+    Missing values (NaN) are imputed by the posterior mean, which this does not change. The noise variance maximises the
+    marginal likelihood, unless values are missing and `noise` is given."""
     if not all(design.shape):
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
     root = np.sqrt(variance)
@@ -378,10 +380,11 @@ def _posterior(design: Design, values: np.ndarray, mean: np.ndarray, variance: n
     else:
         u, s, turn, squares = _dense(design).svd(root)
         project, patterns, fit = partial(_onto, u), list(observed_patterns(left)), np.zeros(len(noises))
-        for rows, seen in [patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)}]:
-            its, sizes, *_ = _dense(design).rows(seen).factors(root)
-            fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)
-        noise = float(noises[fit.argmin()])
+        if noise is None:
+            for rows, seen in [patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)}]:
+                its, sizes, *_ = _dense(design).rows(seen).factors(root)
+                fit += _evidence(some := left[rows][:, seen], its(some), sizes, noises)
+            noise = float(noises[fit.argmin()])
         left = filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < left.shape[1]], u, s, noise)
     gain, share = s / (s**2 + noise), known.mean()
     codes = mean + turn(project(left) * gain) * root

@@ -47,6 +47,29 @@ def test_gaps_in_every_frame_cost_no_accuracy_on_grids_and_at_scattered_points()
         assert ((found - truth) ** 2).mean() < 1e-10 * truth.var()
 
 
+def test_a_search_for_the_noise_in_some_rounds_gives_the_variances_of_one_in_each(monkeypatch: pytest.MonkeyPatch
+                                                                                  ) -> None:
+    points = np.random.default_rng(4).random((150, 2)) * [1, 1.5]
+    _, truth, seen = _frames(points, 40, 0.05, 0.3)
+    found = []
+    for every in (harmonic_codes._SEARCH, 1):
+        monkeypatch.setattr(harmonic_codes, "_SEARCH", every)
+        found.append(fit_codes(SQUARE.harmonics(60), points, seen[None, :, :, None]).variance)
+    np.testing.assert_allclose(*found, rtol=0.02)
+
+
+def test_few_frames_with_gaps_compare_numbers_of_harmonics_as_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(5).random((150, 2)) * [1, 1.5]
+    u = _frames(points, 120, 0.05, 0.3)[2].reshape(6, 20, 150, 1)
+    x, found = np.repeat(points[None], 6, 0), []
+    for frames in (harmonic_codes._COMPARED, len(u) * 20):
+        monkeypatch.setattr(harmonic_codes, "_COMPARED", frames)
+        errors = np.array([held_out_errors(SQUARE.harmonics(count), x, u, 0) for count in (5, 15, 60)])
+        found.append(errors / errors[-1])
+    np.testing.assert_allclose(*found, rtol=0.3)
+    assert found[0][0] > 5 and found[0][1] < 1.1
+
+
 def test_noise_is_told_as_well_by_many_harmonics_that_hold_nothing_else() -> None:
     points = np.random.default_rng(2).random((300, 2)) * [1, 1.5]
     _, _, seen = _frames(points, 100, 0.05, 0.0)

@@ -20,7 +20,6 @@ from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equa
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.conditions import conditions, leaky, steady
 from inrflow.encoding.harmonic_codes import (
-    HOLES,
     HarmonicCodes,
     enough,
     fit_codes,
@@ -154,7 +153,6 @@ def choose_basis(domains: list[Domain], boundary: str | None, data: Data, seed: 
     Where errors are close, fewer harmonics are preferred. late: whether to stop trying others.
     """
     some = data.take(evenly_spaced(len(data.u), 1, 6))
-    some = replace(some, u=some.u[:, :: 3 if np.isnan(some.u).mean() > HOLES else 1])  # holes: a factorisation a frame
     meshed = any(isinstance(place, Region) for place in domains)  # which may end inside the box
     boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
     domains = [place for place in domains if place not in boxes]
