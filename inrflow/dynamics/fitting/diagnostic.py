@@ -33,6 +33,8 @@ _UNEXPLAINED = 1e-2  # most of the variance of a diagnostic channel
 _EXACT = 1e-6  # share below which no other relation is tried
 _FAR_LESS = 0.1  # share of what a law leaves of its changes, that the relation may
 _TRAJECTORIES = 16  # most that are regressed on
+_VALUES, _COPY, _ROUNDED = 10_000, 1e-10, 1e-14  # most values compared; residuals of copies, and of rounding
+_ALL_NOISE = 0.9  # share of the variance of a channel from which on white noise is all there is
 _SCREENED = -10.0, 1.0, 12  # logarithms of m over that of the longest wave: first, last, number
 
 
@@ -120,6 +122,28 @@ class Diagnostic(Exception):
     def __init__(self, channels: list[int]) -> None:
         super().__init__(channels)
         self.channels = channels
+
+
+def copies(u: np.ndarray) -> list[int]:
+    """Channels of fields u (S, T, N, C) that are constant, or a constant and multiples of earlier channels, up to
+    rounding; NaN where unobserved."""
+    rows, found = u.reshape(-1, u.shape[-1]), list[int]()
+    rows = rows[np.isfinite(rows).all(1)]
+    rows = rows[:: max(len(rows) // _VALUES, 1)]
+    for c, own in enumerate(rows.T):
+        others = np.column_stack([np.ones(len(rows)), *(rows[:, i] for i in range(c) if i not in found)])
+        left = own - others @ np.linalg.lstsq(others, own, rcond=None)[0]
+        if (left**2).sum() <= _COPY * ((own - own.mean()) ** 2).sum() + _ROUNDED * (own**2).sum():
+            found.append(c)
+    return found
+
+
+def require_own_fields(encoded: EncodedData, u: np.ndarray) -> None:
+    """Raise Diagnostic if some, not all, channels of the encoded fields u (S, T, N, C) are `copies` or white noise."""
+    noise = encoded.train.noise > _ALL_NOISE * np.nanvar(encoded.train.u, (0, 1, 2))
+    found = {*copies(u), *np.flatnonzero(noise).tolist()}
+    if 0 < len(found) < u.shape[-1]:
+        raise Diagnostic(sorted(found))
 
 
 def require_prognostic(encoded: EncodedData, law: Law) -> None:
