@@ -127,15 +127,14 @@ class Diagnostic(Exception):
 def copies(u: np.ndarray) -> list[int]:
     """Channels of fields u (S, T, N, C) that are constant, or a constant and multiples of earlier channels, up to
     rounding; NaN where unobserved."""
-    rows, found = u.reshape(-1, u.shape[-1]), list[int]()
+    rows = u.reshape(-1, u.shape[-1])
     rows = rows[np.isfinite(rows).all(1)]
     rows = rows[:: max(len(rows) // _VALUES, 1)]
-    for c, own in enumerate(rows.T):
-        others = np.column_stack([np.ones(len(rows)), *(rows[:, i] for i in range(c) if i not in found)])
-        left = own - others @ np.linalg.lstsq(others, own, rcond=None)[0]
-        if (left**2).sum() <= _COPY * ((own - own.mean()) ** 2).sum() + _ROUNDED * (own**2).sum():
-            found.append(c)
-    return found
+    if len(rows) <= rows.shape[1]:
+        return []
+    left = np.diag(np.linalg.qr(np.column_stack([np.ones(len(rows)), rows]), "r"))[1:] ** 2  # without earlier columns
+    most = _COPY * ((rows - rows.mean(0)) ** 2).sum(0) + _ROUNDED * (rows**2).sum(0)
+    return np.flatnonzero(left <= most).tolist()
 
 
 def require_own_fields(encoded: EncodedData, u: np.ndarray) -> None:
