@@ -61,6 +61,18 @@ class TrajectoryBatch:
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
 
+    def begun(self) -> TrajectoryBatch:
+        """Batch of trajectories from their first observed frames on, padded at the end; itself if all begin with one,
+        or values have times of their own."""
+        first, count = self.observed.int().argmax(1), self.u.shape[1]
+        if self.delay is not None or not bool(first.any()):
+            return self
+        index, rows = torch.arange(count) + first[:, None], torch.arange(len(self))[:, None]
+        after, index = index >= count, index.clamp(max=count - 1)
+        x = self.x if self.x.shape[1] == 1 else self.x.expand(len(self), *self.x.shape[1:])[rows, index]
+        return TrajectoryBatch(self.t[rows, index].masked_fill(after, torch.nan), x,
+                               self.u[rows, index].masked_fill(after[..., None, None], torch.nan))
+
     def windows(self, starts: Iterable[int], length: int) -> TrajectoryBatch:
         """Windows of `length` frames from each of `starts` on, as trajectories: all trajectories of the first start,
         then of the next."""

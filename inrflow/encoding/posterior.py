@@ -256,6 +256,15 @@ def condition_groups(
     target = (u.double() * scale - expected[which][:, None]).flatten(2)
     observed = torch.isfinite(target)
     alike = frames == 1 or bool((observed == observed[:, :1]).all())
+    if (repeated := None if alike else repeated_patterns(observed)) is not None:
+        mean = prior.mean.expand(groups, frames, -1).clone()
+        each = prior.covariance.new_empty(groups, frames, *prior.covariance.shape) if covariance else None
+        for group, rows, own in repeated:
+            posterior = WhitenedPosterior(whitened[which[group]].flatten(0, 1)[None, own])
+            mean[group, rows] += posterior.mean(target[group, rows][None, :, own])[0] @ factor.T
+            if each is not None:
+                each[group, rows] = factor @ posterior.covariance() @ factor.T
+        return mean, each
     seen = (observed[:, :1] if alike else observed).flatten(0, 1)  # by each solve
     whole_frames = bool(seen.all())
     if not whole_frames:
@@ -279,6 +288,18 @@ def condition_groups(
     if not covariance:
         return mean, None
     return mean, torch.cat(spreads).reshape(groups, -1, *prior.covariance.shape)
+
+
+def repeated_patterns(observed: Tensor) -> list[tuple[int, Tensor, Tensor]] | None:
+    """Frames of masks (G, F, P) of observed values with the same mask, as (group, frames, mask (P,)), the masks that
+    are empty included; None where most frames have masks of their own."""
+    found = []
+    for group, own in enumerate(observed):
+        masks, label = own.unique(dim=0, return_inverse=True)
+        if 2 * len(masks) > len(own) + 1:
+            return None
+        found += [(group, (label == k).nonzero()[:, 0], mask) for k, mask in enumerate(masks)]
+    return found
 
 
 def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

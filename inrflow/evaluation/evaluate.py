@@ -62,7 +62,7 @@ def evaluate(
     limit: float = math.inf,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Assimilate the first frames of every trajectory, forecast the others, compare.
+    """Assimilate the first frames of every trajectory, from the first observed one on, forecast the others, compare.
 
     Args:
         context: one for all trajectories, in place of the known ones.
@@ -104,7 +104,7 @@ def evaluate(
         if progress is not None:
             progress(sum(map(len, done)))
         done.append(chosen)
-        batch = source.batch(chosen, normalised=False)
+        batch = source.batch(chosen, normalised=False).begun()
         points = batch.u.shape[2]
         corners.append(torch.stack([batch.x.amin((0, 1, 2)), batch.x.amax((0, 1, 2))]))
         far |= set(surrogate.normalisation.far(batch.u))

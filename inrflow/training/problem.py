@@ -273,12 +273,13 @@ class Problem:
         return self.source.batch(self.train[:most])
 
     def held_out(self, past: int, most: int | None = None, cut: int | None = None) -> TrajectoryBatch:
-        """Validation trajectories in data units or, without any, windows of the training ones: `past` observed frames,
-        then leads among the frames from `cut` on, by default the last fifth, without values of places that begin later,
-        of which no model is known before. At most `most` of them; None: all trajectories, or 64 windows."""
+        """Validation trajectories from their first observed frames on, in data units, or, without any, windows of the
+        training ones: `past` observed frames, then leads among the frames from `cut` on, by default the last fifth,
+        without values of places that begin later, of which no model is known before. At most `most` of them; None: all
+        trajectories, or 64 windows."""
         if len(self.validation):
             source = self.source if self.noise is None else self.observed
-            return source.batch(self.validation[:most], normalised=False)
+            return source.batch(self.validation[:most], normalised=False).begun()
         batch, cut = self.source.batch(self.train, normalised=False), cut or self.fitted_frames
         leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
         begun = torch.isfinite(batch.u[:, :cut]).any((0, 1)) if self.source.shared_points else torch.ones(1, 1).bool()

@@ -36,6 +36,20 @@ def test_a_frame_is_observed_where_it_has_a_time_and_a_value():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_trajectories_begin_with_their_first_observed_frame(layout):
+    one = batch(*layout)
+    assert one.begun() is one
+    one.u[1, :2], one.u[2, 1] = float("nan"), float("nan")
+    other = one.begun()
+    assert other.observed.tolist() == [[True] * 4, [True, True, False, False], [True, False, True, True]]
+    for s, first in enumerate((0, 2, 0)):
+        for k in range(4 - first):
+            assert other.t[s, k] == one.t[s, k + first]
+            torch.testing.assert_close(other.u[s, k], one.u[s, k + first], equal_nan=True)
+            assert torch.equal(point(other, s, k), point(one, s, k + first))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_selections_keep_points_with_their_values(layout):
     one = batch(*layout)
     some = one.select(torch.tensor([2, 0]))

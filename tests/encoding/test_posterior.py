@@ -41,17 +41,20 @@ def masks(kind: str, u: Tensor) -> Tensor:
     elif kind == "different values of each frame":
         u[torch.rand(u.shape, generator=random) < 0.5] = float("nan")
         u[1] = float("nan")
+    elif kind == "masks of several frames":
+        u[::2, :2], u[1] = float("nan"), float("nan")
     return u
 
 
-@pytest.mark.parametrize("kind", ["none", "same points of all frames", "one channel", "different values of each frame"])
+@pytest.mark.parametrize("kind", ["none", "same points of all frames", "one channel", "different values of each frame",
+                                  "masks of several frames"])
 @pytest.mark.parametrize(("points", "size"), [(30, 5), (3, 20)], ids=["more values than codes", "fewer values"])
 def test_condition_is_the_textbook_posterior(kind, points, size):
     offset, basis, u, prior = problem(points, size)
     u = masks(kind, u)
     mean, covariance = condition(offset, basis, u, prior, covariance=True)
     assert covariance is not None and mean.dtype == torch.float64
-    assert covariance.dim() == (3 if kind.startswith("different") else 2)
+    assert covariance.dim() == (3 if kind.startswith(("different", "masks")) else 2)
     for i, frame in enumerate(u):
         expected_mean, expected_covariance = textbook(offset, basis, frame, prior)
         torch.testing.assert_close(mean[i], expected_mean, rtol=0, atol=1e-9)

@@ -286,6 +286,21 @@ def test_errors_of_forecasts_are_shares_of_the_variance_of_the_last_third(run):
     assert run.judge.error(surrogate) == pytest.approx(expected, rel=1e-3)
 
 
+def test_forecasts_start_from_the_first_observed_frame(run, monkeypatch):
+    """A trajectory without its first frame would be forecast from nothing."""
+    whole, judged = run.problem.source.batch, assemble(candidate(run, RATES))
+    before, t = run.judge.error(judged), whole(run.problem.validation, False).t
+
+    def without_first(rows, normalised=True):
+        batch = whole(rows, normalised)
+        return batch.with_values(torch.cat([torch.full_like(batch.u[:, :1], torch.nan), batch.u[:, 1:]], 1))
+
+    monkeypatch.setattr(run.problem.source, "batch", without_first)
+    held = run.problem.held_out(1)
+    assert torch.equal(held.t[:, :-1], t[:, 1:]) and bool(held.observed[:, :-1].all())
+    assert run.judge.error(judged) < 2 * before + 1e-6
+
+
 def test_forecasts_that_diverge_have_an_infinite_error(run):
     growing = 1e60 * torch.eye(2).double()
     assert run.judge.error(assemble(candidate(run, growing))) == math.inf

@@ -33,6 +33,8 @@ _UNEXPLAINED = 1e-2  # most of the variance of a diagnostic channel
 _EXACT = 1e-6  # share below which no other relation is tried
 _FAR_LESS = 0.1  # share of what a law leaves of its changes, that the relation may
 _TRAJECTORIES = 16  # most that are regressed on
+_VALUES, _COPY, _ROUNDED = 10_000, 1e-10, 1e-14  # most values compared; residuals of copies, and of rounding
+_ALL_NOISE = 0.9  # share of the variance of a channel from which on white noise is all there is
 _SCREENED = -10.0, 1.0, 12  # logarithms of m over that of the longest wave: first, last, number
 
 
@@ -120,6 +122,27 @@ class Diagnostic(Exception):
     def __init__(self, channels: list[int]) -> None:
         super().__init__(channels)
         self.channels = channels
+
+
+def copies(u: np.ndarray) -> list[int]:
+    """Channels of fields u (S, T, N, C) that are constant, or a constant and multiples of earlier channels, up to
+    rounding; NaN where unobserved."""
+    rows = u.reshape(-1, u.shape[-1])
+    rows = rows[np.isfinite(rows).all(1)]
+    rows = rows[:: max(len(rows) // _VALUES, 1)]
+    if len(rows) <= rows.shape[1]:
+        return []
+    left = np.diag(np.linalg.qr(np.column_stack([np.ones(len(rows)), rows]), "r"))[1:] ** 2  # without earlier columns
+    most = _COPY * ((rows - rows.mean(0)) ** 2).sum(0) + _ROUNDED * (rows**2).sum(0)
+    return np.flatnonzero(left <= most).tolist()
+
+
+def require_own_fields(encoded: EncodedData, u: np.ndarray) -> None:
+    """Raise Diagnostic if some, not all, channels of the encoded fields u (S, T, N, C) are `copies` or white noise."""
+    noise = encoded.train.noise > _ALL_NOISE * np.nanvar(encoded.train.u, (0, 1, 2))
+    found = {*copies(u), *np.flatnonzero(noise).tolist()}
+    if 0 < len(found) < u.shape[-1]:
+        raise Diagnostic(sorted(found))
 
 
 def require_prognostic(encoded: EncodedData, law: Law) -> None:

@@ -27,6 +27,7 @@ FOLDS = 4
 _LEAST_FREE = 0.05  # least share of equations in excess of unknowns
 _ORDER = 5  # of splines in time
 _LEFT_OUT, _AROUND = 16, 24  # most frames left out; frames on both sides, whose weights halve from each to the next
+_OF_LENGTH = 3  # power of lengths of intervals beyond the usual one by which splines err there: weights of equations
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose cross-validated
 # misfit exceeds the least by at most these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
@@ -275,7 +276,7 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
              for _ in kinds]
     whole = paths is not None or times < 5
     first, last = (0, times - 1) if whole else (2, times - 3) if times >= 8 else (1, times - 2)
-    own = partial(_sums, library, terms, kinds, list(rates), first, last, shell)
+    own = partial(_sums, library, terms, kinds, list(rates), first, last, shell, float(np.median(np.diff(t))))
     given = ((t[s], codes[s], None if paths is None else paths[s], integrals[s] if integrals else None)
              for s in range(trajectories))
     for s, found in enumerate((map if integrals else team.map)(own, given)):
@@ -293,17 +294,20 @@ def normal_equations(terms: Sequence[Term | Sine], harmonics: Harmonics, t: np.n
 
 
 def _sums(library: Library, terms: Sequence[Term | Sine], kinds: Sequence[bool], rates: list[int], first: int,
-          last: int, shell: np.ndarray, given: tuple[np.ndarray, np.ndarray, Tensor | None, dict | None]
+          last: int, shell: np.ndarray, usual: float, given: tuple[np.ndarray, np.ndarray, Tensor | None, dict | None]
           ) -> list[tuple[np.ndarray, ...]]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of each kind, for one trajectory: its times, codes,
-    codes at nodes, and known integrals of terms."""
+    codes at nodes, and known integrals of terms. usual: length of intervals."""
     t, codes, path, known = given
     steps, result = _equations(library, t, codes, first, last, len(shell), path, rates), []
     if known is not None:
         known.update(zip(library.terms, steps[0].swapaxes(0, 1), strict=True))
         steps = np.stack([known[term] for term in terms], 1), steps[1]
+    lengths = np.diff(t)[first:last]
+    lengths = (lengths[1:] + lengths[:-1]) / 2 if rates else lengths
+    weights = np.minimum((1 + _ROUNDING) * usual / lengths, 1.0)[:, None, None] ** (_OF_LENGTH if path is None else 0)
     for cumulative in kinds:
-        integrals, changes = steps
+        integrals, changes = (weights * a for a in steps) if not cumulative else steps
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in steps)
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)

@@ -25,7 +25,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_length
+from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_length, repeated_patterns
 from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
@@ -184,6 +184,10 @@ class Statistics:
         target = target.nan_to_num(0.0, 0.0, 0.0)
         if bool((observed == observed[:, :1]).all()):
             self._add(whole, target, observed[:, 0], channels)
+            return
+        if (repeated := repeated_patterns(observed)) is not None:
+            for group, rows, own in repeated:
+                self._add(whole[group, None], target[group, None, rows], own[None], channels)
             return
         length = block_length(whole.shape[1], whole.shape[2])
         owner = torch.arange(len(u)).repeat_interleave(u.shape[1])

@@ -90,7 +90,7 @@ class LawRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law with the best forecasts of held-out data, if one is found."""
         from inrflow.domains import flows_of, velocities_of  # finite elements take a second to import
-        from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, require_prognostic
+        from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, require_own_fields, require_prognostic
         from inrflow.dynamics.laws import Systems, fit_law
 
         groups = None
@@ -128,6 +128,7 @@ class LawRecipe:
         datasets: list[EncodedData] = []
         former: list[EncodedData] = []  # of all channels, where some are diagnostic
         networks: list[Law] = []
+        divided = len(scale) > 1 and problem.noise is None and not problem.forcing_period  # channels may have no law
         network = "off" if problem.forcing_period else run.config.dynamics.network
 
         def with_network(name: str, share: float, basis: Law | EncodedData, **known: Any) -> list[Law]:
@@ -138,9 +139,13 @@ class LawRecipe:
                 max(share, _OF_NETWORK))
             return [] if law is None else [law]
 
+        def at_data(encoded: EncodedData) -> None:
+            datasets.append(encoded)
+            if len(kept) == len(scale) and encoded.codes.harmonics.components == 1:
+                require_own_fields(encoded, u)
+
         def at_first(encoded: EncodedData, missed: float, law: Law) -> None:
-            if len(kept) == len(scale) > 1 and encoded.codes.harmonics.components == 1 and not (
-                    problem.noise is not None or problem.forcing_period):
+            if divided and len(kept) == len(scale) and encoded.codes.harmonics.components == 1:
                 require_prognostic(encoded, law)
             if encoded.codes.harmonics.components == 1 and network != "off" and groups is None:
                 seconds = run.budget.seconds(_AT_FIRST)
@@ -150,7 +155,8 @@ class LawRecipe:
         def search(places: Sequence[Domain], seconds: float, clock: Clock) -> Law:
             return fit_law(t, x, u[..., kept], places, units=scale[kept].tolist(), seconds=seconds, clock=clock,
                            rates=run.config.dynamics.memory is None, noise=problem.unexplained,
-                           period=problem.forcing_period, on_data=datasets.append, on_unexplained=at_first, **further)
+                           period=problem.forcing_period, on_data=at_data if divided else datasets.append,
+                           on_unexplained=at_first, **further)
 
         def refined(seconds: float, left: Clock) -> tuple[Law, Problem]:
             if flows and len(scale) > 2 and problem.noise is None:
@@ -173,7 +179,7 @@ class LawRecipe:
                 former.append(datasets.pop())
                 kept[:] = [c for c in kept if c not in found.channels]
                 others = ", ".join(problem.description.channels[c] for c in found.channels)
-                run.log.say(f"diagnostic channels, determined by the others at each time: {others}")
+                run.log.say(f"diagnostic channels, noise or determined by the others at each time: {others}")
             return search(domains, max(seconds - effort(), _FEWEST_SECONDS), left), problem
 
         short, smooth = _found(run, "law on the domain's harmonics", "law", _SHARE, refined, _GUARD) or (None, problem)
@@ -182,8 +188,8 @@ class LawRecipe:
         noise[kept] = np.atleast_1d(datasets[-1].train.noise if datasets else 0.0)[: len(kept)]
 
         def whole(law: Law) -> Law:
-            complete = law.values is not None or len(kept) == len(scale)
-            return law if complete else completed(law, t, x, u, kept, former[0].boundary)
+            alone = law.values is None and len(kept) < len(scale)
+            return completed(law, t, x, u, kept, former[0].boundary) if alone else law
 
         for law in [*([] if short is None else [short]), *networks]:
             for candidate in [] if explained else _candidates(
@@ -250,7 +256,8 @@ def _candidates(
     from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm, states_of_rest
 
-    term, noise = LawTerm.of(law), _noise(law, x, u)
+    term, left = LawTerm.of(law), [law.residual_variance(*one) for one in zip(x[:16], u[:16], strict=True)]
+    noise = np.maximum(np.median(left, 0), _LEAST_NOISE)  # a shock that forms in some is not noise of the others
     noise = np.where(noise < white / 2, white, noise)  # as many harmonics as grid points leave no residual
     decoder, prior = _basis(problem, law, noise)
     codes = [problem.codes(decoder, prior, rows) for rows in (problem.train, problem.validation) if len(rows)]
@@ -349,13 +356,6 @@ def _basis(problem: Problem, law: Law, noise: np.ndarray) -> tuple[Decoder, Gaus
     variance = torch.as_tensor(law.codes.variance).flatten()
     return decoder, GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
                                   variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
-
-
-def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Residual variance (C,) of the harmonics, corrected for degrees of freedom: the median of trajectories, as a shock
-    that forms in some of them is not noise of the others."""
-    left = [law.residual_variance(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
-    return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
 def _written(law: Law, problem: Problem, groups: ContextGroups | None = None) -> list[str]:

@@ -1,9 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.diagnostic import Diagnostic, completed, related, require_prognostic
+from inrflow.dynamics.fitting.diagnostic import (
+    Diagnostic,
+    completed,
+    copies,
+    related,
+    require_own_fields,
+    require_prognostic,
+)
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode
@@ -104,3 +113,28 @@ def test_fewer_harmonics_than_steady_terms_are_no_obstacle(line):
     t, x, u = line
     box = Box((0.0,), (2 * np.pi,), ("periodic",))
     assert related(ground_on(box, t, x, u, 9), 1, [0]).share < 1.0
+
+
+def test_constants_and_multiples_of_earlier_channels_are_copies_and_others_are_not(line):
+    a, b = np.moveaxis(line[2], -1, 0).astype(np.float32)
+    b[0, 0, 0] = np.nan
+    fields = np.stack([np.full_like(a, 3.7), a, b, 2 - 3 * a + b, a + 1e-3 * a**2], -1).astype(np.float64)
+    assert copies(fields) == [0, 3]
+    assert copies(fields[..., [3, 2, 1]]) == [2] and copies(fields[..., 1:3]) == copies(fields * np.nan) == []
+
+
+def test_copies_and_noise_have_no_law_of_their_own(line):
+    t, x, u = line
+    box, noise = Box((0.0,), (2 * np.pi,), ("periodic",)), np.random.default_rng(2).normal(size=u[..., :1].shape)
+    for other in (noise, 5 - u[..., :1]):
+        every = np.concatenate([u, other], -1)
+        encoded = ground_on(box, t, x, every, 15)
+        variance = np.where(np.arange(3) == 2, every[..., 2].var() * (other is noise), 0.0)
+        with pytest.raises(Diagnostic) as found:
+            require_own_fields(replace(encoded, train=replace(encoded.train, noise=variance)), every)
+        assert found.value.channels == [2]
+    require_own_fields(ground_on(box, t, x, u, 15), u)
+    every = np.concatenate([u[..., :1], noise], -1)
+    law = completed(fit_law(t, x, u[:10, ..., :1], box, seconds=2), t, x, every[:10], [0], "natural")
+    found = law.decode(law.rollout(law.encode(x, every[10:])[:, 0], t), x)
+    assert np.square(found[..., 1]).mean() < 0.05 and np.square(found - every[10:])[..., 0].mean() < 1e-6

@@ -7,6 +7,7 @@ import pytest
 from scipy.interpolate import make_interp_spline
 
 from inrflow.domains import Box
+from inrflow.dynamics.laws import regression
 from inrflow.dynamics.laws.fit import fit_law
 from inrflow.dynamics.laws.regression import (
     NormalEquations,
@@ -204,3 +205,19 @@ def test_fast_waves_that_frames_hardly_resolve_stay_in_equations_of_second_order
                                     rates=(0,))
     assert np.isfinite(equations.least).all() and speed[-1] * gap > 2
     assert equations.solved([[0]], 1)[0][0, 0] == pytest.approx(1.0, rel=1e-2)
+
+
+def test_long_intervals_between_irregular_frames_do_not_bias_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes of u_t = .03 u_xx - u in closed form at 12 of 20 frames: splines through them err over the gaps."""
+    circle, random = Box([0.0], [2 * np.pi], ["periodic"]).harmonics(13, "natural"), np.random.default_rng(0)
+    t = np.stack([np.sort(random.permutation(20)[:12]) for _ in range(12)]) * 0.2
+    decay = 0.03 * circle.eigenvalues + 1.0
+    codes = (random.standard_normal((12, 1, 13)) * np.exp(-decay * t[..., None]))[:, :, None]
+    errors = []
+    for power in (regression._OF_LENGTH, 0):
+        monkeypatch.setattr(regression, "_OF_LENGTH", power)
+        (equations,) = normal_equations([Term((((0, VALUE),),), 1), Term((((0, VALUE),),))], circle, t, codes,
+                                        0 * codes[:, 0], np.ones((1, 13)), (False,))
+        theta = equations.solve(0, [0, 1], np.ones(equations.gram.shape[1]))[0]
+        errors.append(np.abs(theta / [0.03, -1.0] - 1).max())
+    assert errors[0] < 1e-4 and errors[0] < 0.1 * errors[1]
