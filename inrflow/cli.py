@@ -179,7 +179,7 @@ def _require_folder() -> None:
 
 def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
-    from inrflow.config.resolve import is_sweep, resolve
+    from inrflow.config.resolve import is_setting, is_sweep, resolve
     from inrflow.config.schema import SCHEMAS
     from inrflow.pdes import require_known
     from inrflow.runtime.run_files import MODEL_FILE, no_model
@@ -191,11 +191,12 @@ def _check(name: str, arguments: list[str]) -> None:
             _check(name, combination)
         return
     if name in SCHEMAS:
-        settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
+        files = [item for item in arguments if not is_setting(item)]
+        given = [item for item in arguments if item not in files] if name == "convert" else arguments
+        settings = resolve(name, SCHEMAS[name], given)
         run = getattr(settings, "run", None)
         if run is not None and not (Path(run) / MODEL_FILE).exists():
             raise no_model(Path(run))
-        files = [item for item in arguments if "=" not in item]
         if name == "convert" and len(files) < 2:
             raise UserError(f"{' '.join(files) or 'nothing'} is given; expected SOURCE TARGET, or several sources and "
                             "a TARGET")
@@ -204,8 +205,8 @@ def _check(name: str, arguments: list[str]) -> None:
         if "torch" not in sys.modules:  # else devices, recipes and formats are told, and may be the user's own
             _require_known(settings, files[-1] if name == "convert" else None)
         data = getattr(settings, "data", None)
-        given = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
-        _require_files(given if name != "convert" else {"": files[:-1]})
+        read = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
+        _require_files(read if name != "convert" else {"": files[:-1]})
 
 
 def _require_known(settings: Any, target: str | None) -> None:

@@ -42,6 +42,11 @@ def at_home(setting: str) -> str:
     return re.sub(r"(^|[=\[,]\s*)~(?=/)", lambda found: found[1] + os.path.expanduser("~"), setting)
 
 
+def is_setting(argument: str) -> bool:
+    """Whether an argument is key=value, and no name of a file, whose folders or file may have names with =."""
+    return "=" in argument and not os.path.exists(argument) and not os.path.isdir(os.path.dirname(argument))
+
+
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Whether the arguments request a run for every combination of settings."""
     return any(item in SWEEP_FLAGS for item in arguments)

@@ -43,3 +43,11 @@ def test_an_existing_target_is_kept_unless_told_otherwise(table, elsewhere, inrf
     outcome = inrflow_command("convert", table, "out.h5")
     assert outcome.code == 2 and (elsewhere / "out.h5").read_bytes() == before
     assert inrflow_command("convert", table, "out.h5", "overwrite=true").code == 0
+
+
+def test_names_of_files_may_hold_an_equals_sign(table, elsewhere, inrflow_command):
+    (elsewhere / "run=2").mkdir()
+    table.rename(elsewhere / "run=2" / "a=b.csv")
+    for target in ("out.h5", "run=2/out=1.h5"):
+        assert inrflow_command("convert", "run=2/a=b.csv", target, "name=mine").code == 0
+        assert (elsewhere / target).exists()

@@ -80,6 +80,7 @@ def test_a_date_that_may_be_two_is_refused_with_what_to_write(tmp_path):
     ("# made by a logger\n# v2\ntime,x,y,u", ",", "utf-8"), ("# time,x,y,u", ",", "utf-8"),
     ("time|x|y|u", "|", "utf-8"),
     ("  time x   y u", "  ", "utf-8"), ("time,x,y,u", ",", "utf-16"), ("time\tx\ty\tu", "\t", "utf-16"),
+    ("time,x,y,u", ",", "utf-16-le"), ("time,x,y,u", ",", "utf-16-be"), ("time,x,y,u", ",", "utf-32"),
 ])
 def test_headers_separators_and_encodings(tmp_path, head, separator, encoding):
     text = "\n".join([head, *rows(["0", "1", "2"], separator)])
@@ -103,7 +104,8 @@ def test_tables_of_agencies_in_latin_1_are_read_and_told(tmp_path, packed):
 
 @pytest.mark.parametrize("written", [
     lambda value: f"{1000 * value:,.1f}".replace(",", "'"), lambda value: f"{1000 * value:,.1f}".replace(",", "\u202f"),
-    lambda value: f"{1000 * value:.5e}".replace("e", "D")], ids=["Swiss", "thin spaces", "Fortran"])
+    lambda value: f'"{1000 * value:,.1f}"'.replace(",", " ").replace(".", ","),
+    lambda value: f"{1000 * value:.5e}".replace("e", "D")], ids=["Swiss", "thin spaces", "blanks", "Fortran"])
 def test_numbers_as_other_programs_write_them(tmp_path, written):
     lines = [f"{time},{x},{y},{written(float(u))}" for time, x, y, u in (row.split(",") for row in rows())]
     about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *lines]))

@@ -1,14 +1,12 @@
 """CSV: text with a header and a row for each point; numbers are written with all digits of their type.
 
 Separators are commas, semicolons, tabs, bars or, if there are none of these, spaces; numbers may have decimal commas,
-in quotes if commas are separators. Bytes that are not UTF-8 are read as Windows-1252. Lines before the header that
-begin with # are skipped; if no other header follows, the last of them is the header. Lines of units below it are
-recognised. Files may be compressed by gzip.
+in quotes if commas are separators. Lines before the header that begin with # are skipped; if no other header follows,
+the last of them is the header. Lines of units below it are recognised. Encodings are those of `encodings`.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
@@ -53,25 +51,15 @@ from inrflow.data.formats.streams.headers import (
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
+from inrflow.data.formats.texts.encodings import encoding_of, opened_text, unpacked
 from inrflow.data.formats.texts.numerals import THOUSANDS, UNUSUAL, Numerals
 from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMMENTS = re.compile(r"\A(\s*#(?!!)[^\n]*\n)+")  # before the header
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _LOOKED_AT = 3  # lines searched for units
-
-_GZIP = b"\x1f\x8b"
 _LONGEST_HEADER = 1 << 22  # characters
-
-
-def _unpacked(start: bytes) -> bytes:
-    """Decompressed beginning of a gzip file; empty if it is damaged."""
-    try:
-        return zlib.decompressobj(31).decompress(start, 4096)
-    except zlib.error:
-        return b""
 
 
 class CsvColumns(Columns):
@@ -79,11 +67,7 @@ class CsvColumns(Columns):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
-            mark = file.read(2)
-        opened: Any = gzip.open if mark == _GZIP else open
-        how = ("utf-16", None) if mark in _UTF_16 else ("utf-8-sig", _bytes_of_windows(path))
-        self._file: io.TextIOBase = opened(path, "rt", newline="", encoding=how[0], errors=how[1])
+        self._file: io.TextIOBase = opened_text(path)
         self._line = 0  # number of the last line that was read
         try:
             comment, header = "", self._header(path)
@@ -342,11 +326,9 @@ class CsvFormat(TableFormat):
     @staticmethod
     def text_in(start: bytes) -> str:
         """Text in the first bytes of a file, "" if they are binary."""
-        if start.startswith(_GZIP):
-            start = _unpacked(start)
-        if start[:2] in _UTF_16:
-            start = start.decode("utf-16", "replace").encode()
-        return "" if b"\0" in start else start.decode("utf-8-sig", "replace")
+        start = unpacked(start)
+        text = start.decode(encoding_of(start), "replace")
+        return "" if "\0" in text else text
 
     def sniff(self, path: Path, start: bytes) -> bool:
         text = self.text_in(start)
@@ -377,22 +359,3 @@ def separator_of(header: str) -> str:
     """What separates the names in a line: the sign of SEPARATORS that is most in it, else blanks."""
     separator = max(SEPARATORS, key=header.count)
     return separator if separator in header or not header.split()[1:] else " "
-
-
-def _bytes_of_windows(path: Path) -> str:
-    """Name of an error handler for decoding UTF-8 that reads other bytes of a file as Windows-1252, which includes all
-    printable characters of Latin-1, with one warning."""
-    told, name = list[str](), f"inrflow {hash(path)}"
-
-    def decoded(error: UnicodeError) -> tuple[str, int]:
-        if not isinstance(error, UnicodeDecodeError):
-            raise error
-        text = error.object[error.start:error.end].decode("cp1252")
-        if not told:
-            told.append(text)
-            warnings.warn(f"{path} is no UTF-8: its letters beyond ASCII, the first of which is {text!r}, are taken as "
-                          "those of Windows-1252 (Latin-1); if names look wrong, save it as UTF-8", stacklevel=2)
-        return text, error.end
-
-    codecs.register_error(name, decoded)
-    return name

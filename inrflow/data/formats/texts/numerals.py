@@ -12,11 +12,11 @@ from inrflow.data.formats.columns import all_numbers
 
 _GROUPED = {mark: re.compile(rf"[-+]?\d{{1,3}}({re.escape(group)}\d{{3}})*({re.escape(mark)}\d+)?") for mark, group in (
     (".", ","), (",", "."))}  # numbers with thousands separators, by their decimal sign
-_PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’\u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
+_PARTED, _FORTRAN = re.compile(r"[-+]?\d{1,3}(['’ \u00a0\u202f]\d{3})+([.,]\d+)?"), re.compile(
     r"[-+]?(\d+\.?\d*|\.\d+)[dD][-+]?\d+")  # other thousands separators; Fortran exponents
 THOUSANDS = re.compile(r"\s*([-+]?\d{1,3}(\.\d{3})+)?\s*")  # with points between thousands, or three decimals
 _NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # a decimal comma
-_CHANGED = "'’\u00a0\u202fDd"  # signs that are removed, or replaced by E
+_CHANGED = "'’ \u00a0\u202fDd"  # signs that are removed, or replaced by E
 UNUSUAL = _CHANGED + ","  # cells without these signs stay as they are until a column had some
 
 
@@ -39,7 +39,7 @@ class Numerals:
         are then numbers."""
         text = "".join(column)
         if any(sign in text for sign in _CHANGED):
-            changed = [re.sub("['’\u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
+            changed = [re.sub("['’ \u00a0\u202f]", "", cell) if _PARTED.fullmatch(cell.strip()) else
                        cell.upper().replace("D", "E") if _FORTRAN.fullmatch(cell.strip()) else cell for cell in column]
             if changed != list(column) and all_numbers(np.array([cell.replace(",", ".", 1) for cell in changed])):
                 column = changed
