@@ -142,7 +142,7 @@ class Families:
             yield self.beside({"driven": darcy_terms(states.shape[2])}, (("linear",), *self.combined[:2]))
         fewest = ("linear",), ("linear", "products"), self.combined[-1]
         if ways and domain.dimensions > 1:
-            cubes = [term for term in self.terms["fluxes"] if term.diffusive and len(term.products[0]) > 2]
+            cubes = [term for term in self.terms["fluxes"] if term.power and len(term.products[0]) > 2]
             squares = quadratic_terms(states.shape[2], range(domain.dimensions))
             yield replace(self, terms={**self.terms, "fluxes": cubes}).beside(
                 {"directed": ways, "quadratic": squares}, fewest)

@@ -114,10 +114,8 @@ class LawField(nn.Module):
         """Linearisation (K, C, C) of nonlinear diffusion about constants (C,)."""
         shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
         for term, fields in self.products_of.items():
-            if term.diffusive:
-                symbol, channels = self.library.filter(term), [c for c, _ in term.products[0]]
-                for (i, c), (out, weight) in itertools.product(enumerate(channels), fields.items()):
-                    shift[:, out, c] += weight * about[channels[:i] + channels[i + 1 :]].prod() * symbol
+            for (part, by), (out, weight) in itertools.product(term.diffusions, fields.items()):
+                shift[:, out, part.products[0][0][0]] += weight * about[by].prod() * self.library.filter(part)
         return shift if self.allowed is None else shift * self.allowed.T[:, :, None]
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:

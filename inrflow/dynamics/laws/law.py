@@ -120,7 +120,7 @@ class Law:
 
     def split(self) -> Law | None:
         """Law whose integrator is exact for linearised nonlinear diffusion; None if there is none, or it is so."""
-        if self.about is not None or not any(isinstance(term, Term) and term.diffusive for term in self.terms):
+        if self.about is not None or not any(isinstance(term, Term) and term.diffusions for term in self.terms):
             return None
         mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
         usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))

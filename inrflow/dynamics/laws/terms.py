@@ -154,11 +154,21 @@ class Term:
         """Whether it is values times a coefficient that varies in space: its norm does not grow with wavenumbers."""
         return self.place > 0 and not self.flux and not self.power and self.axis == VALUE
 
-    @property
-    def diffusive(self) -> bool:
-        """Whether it is a Laplacian of a product of values, which is stiff like diffusion."""
-        plain = len(self.products) == 1 and not (self.linear or self.flux or self.solenoidal)
-        return self.power > 0 and plain and all(axis == VALUE for _, axis in self.products[0])
+    @cached_property
+    def diffusions(self) -> list[tuple[Term, list[int]]]:
+        """Linear parts lap^n b about constants, each with the channels whose values multiply it: of Laplacians of
+        products of values, div(m grad b) and div(m grad lap b), which are stiff like diffusion; of others none."""
+        *others, (b, axis) = self.products[0] or ((0, VALUE),)
+        if self.linear or self.solenoidal or self.axis != VALUE or any(kind != VALUE for _, kind in others):
+            return []
+        if self.flux and axis in (0, OF_LAP):
+            parts = [(b, [c for c, _ in others])]
+        else:
+            plain = self.power > 0 and len(self.products) == 1 and axis == VALUE
+            channels = [c for c, _ in self.products[0]] if plain and not self.flux else []
+            parts = [(c, channels[:i] + channels[i + 1 :]) for i, c in enumerate(channels)]
+        power = 1 + (axis == OF_LAP) if self.flux else self.power
+        return [(replace(self, products=(((c, VALUE),),), power=power, flux=False), by) for c, by in parts]
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""

@@ -163,11 +163,16 @@ def test_the_linearised_flow_of_short_waves_does_not_grow(gap):
     assert 0.9 < float(ratio) < 1.1
 
 
-def test_nonlinear_diffusion_is_split_so_that_long_steps_do_not_blow_up():
-    """u_t = .01 lap(u^4) - .01 lap(u): the linear part alone grows without limit."""
+@pytest.mark.parametrize("film", [False, True])
+def test_nonlinear_diffusion_is_split_so_that_long_steps_do_not_blow_up(film):
+    """u_t = .01 lap(u^4) - .01 lap(u), and -1e-5 div(u^3 grad lap u) + 5e-6 lap^2 u, a film: the linear part alone
+    grows without limit."""
     fourth = {"products": [[[0, -1]] * 4], "power": 1, "axis": -1}
-    box, theta = Box([0.0], [1.0], ["walled"]), [[-0.01], [0.01]]
-    plain, split = (LawTerm(box.state(), "natural", 24, [LAPLACIAN, fourth], theta, about=about)
+    drift = {"products": [[[0, -1]] * 3 + [[0, 32]]], "flux": True, "axis": -1}
+    terms, theta = ([LAPLACIAN | {"power": 2}, drift], [[5e-6], [-1e-5]]) if film else (
+        [LAPLACIAN, fourth], [[-0.01], [0.01]])
+    box = Box([0.0], [1.0], ["walled"])
+    plain, split = (LawTerm(box.state(), "natural", 24, terms, theta, about=about)
                     for about in ([], [[1.4], [1.0]]))
     z = 0.1 * torch.randn(2, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / (
         1 + torch.arange(24))
