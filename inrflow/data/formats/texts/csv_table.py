@@ -2,11 +2,12 @@
 
 Separators are commas, semicolons, tabs, bars or, if there are none of these, spaces; numbers may have decimal commas,
 in quotes if commas are separators. Lines before the header that begin with # are skipped; if no other header follows,
-the last of them is the header. Lines of units below it are recognised. Encodings are those of `encodings`.
+the last of them is the header. Lines of units below it are recognised. Encodings are those of `characters`.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -51,8 +52,7 @@ from inrflow.data.formats.streams.headers import (
 )
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.texts.encodings import encoding_of, opened_text, unpacked
-from inrflow.data.formats.texts.numerals import THOUSANDS, UNUSUAL, Numerals
+from inrflow.data.formats.texts.characters import GZIP, THOUSANDS, UNUSUAL, Numerals, encoding_of, unpacked
 from inrflow.errors import UserError
 
 _OTHER_TEXT = ("<", "{", "[", "#", "%", "/")  # beginnings of XML (VTU, PVD), JSON, OpenFOAM and scripts
@@ -67,7 +67,12 @@ class CsvColumns(Columns):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: io.TextIOBase = opened_text(path)
+        with path.open("rb") as file:
+            start = file.read(4096)
+        opened: Any = gzip.open if start.startswith(GZIP) else open
+        name = _encoding(_unpacked(start))
+        errors = _bytes_of_windows(path) if name == "utf-8-sig" else None
+        self._file: io.TextIOBase = opened(path, "rt", newline="", encoding=name, errors=errors)
         self._line = 0  # number of the last line that was read
         try:
             comment, header = "", self._header(path)
@@ -326,8 +331,8 @@ class CsvFormat(TableFormat):
     @staticmethod
     def text_in(start: bytes) -> str:
         """Text in the first bytes of a file, "" if they are binary."""
-        start = unpacked(start)
-        text = start.decode(encoding_of(start), "replace")
+        start = _unpacked(start)
+        text = start.decode(_encoding(start), "replace")
         return "" if "\0" in text else text
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -359,3 +364,33 @@ def separator_of(header: str) -> str:
     """What separates the names in a line: the sign of SEPARATORS that is most in it, else blanks."""
     separator = max(SEPARATORS, key=header.count)
     return separator if separator in header or not header.split()[1:] else " "
+
+
+def _unpacked(start: bytes) -> bytes:
+    """First bytes of a file, decompressed if it is a gzip file."""
+    return unpacked(start) if start.startswith(GZIP) else start
+
+
+def _encoding(start: bytes) -> str:
+    """Name of the encoding of text with these first bytes."""
+    wide = b"\0" in start[:64] or start[:1] in (b"\xff", b"\xfe")
+    return encoding_of(start) if wide else "utf-8-sig"
+
+
+def _bytes_of_windows(path: Path) -> str:
+    """Name of an error handler for decoding UTF-8 that reads other bytes of a file as Windows-1252, which includes all
+    printable characters of Latin-1, with one warning."""
+    told, name = list[str](), f"inrflow {hash(path)}"
+
+    def decoded(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeDecodeError):
+            raise error
+        text = error.object[error.start:error.end].decode("cp1252")
+        if not told:
+            told.append(text)
+            warnings.warn(f"{path} is no UTF-8: its letters beyond ASCII, the first of which is {text!r}, are taken as "
+                          "those of Windows-1252 (Latin-1); if names look wrong, save it as UTF-8", stacklevel=2)
+        return text, error.end
+
+    codecs.register_error(name, decoded)
+    return name

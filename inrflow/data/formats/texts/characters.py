@@ -1,8 +1,11 @@
-"""Numbers in text that have decimal commas, thousands separators or the exponents of Fortran."""
+"""Characters of text files: encodings, told by the first bytes (UTF-8, Windows-1252, UTF-16 and UTF-32, also within
+gzip), and numbers with decimal commas, thousands separators or the exponents of Fortran."""
 
 from __future__ import annotations
 
+import codecs
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +21,10 @@ THOUSANDS = re.compile(r"\s*([-+]?\d{1,3}(\.\d{3})+)?\s*")  # with points betwee
 _NO_THOUSANDS = re.compile(r"\s*[-+]?(\d+,(\d{1,2}|\d{4,})|0,\d+)\s*")  # a decimal comma
 _CHANGED = "'’ \u00a0\u202fDd"  # signs that are removed, or replaced by E
 UNUSUAL = _CHANGED + ","  # cells without these signs stay as they are until a column had some
+GZIP = b"\x1f\x8b"
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+          codecs.BOM_UTF16_BE: "utf-16"}  # those of 32 bits first, as one begins like one of 16
+_LOOKED_AT = 64  # bytes that tell UTF-16 without a mark: every second one is zero
 
 
 @dataclass
@@ -57,3 +64,23 @@ class Numerals:
                 self.expected = self.commas = True
                 return changed
         return column
+
+
+def encoding_of(start: bytes) -> str:
+    """Name of the encoding of text with these first bytes."""
+    marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    start = start[:_LOOKED_AT]
+    for zero, name in enumerate(("utf-16-be", "utf-16-le")):
+        if marked is None and len(start) > 3 and not any(start[zero::2]) and all(start[1 - zero :: 2]):
+            marked = name
+    return marked or "utf-8-sig"
+
+
+def unpacked(start: bytes) -> bytes:
+    """First bytes of a file, decompressed if it is a gzip file; empty if that is damaged."""
+    if not start.startswith(GZIP):
+        return start
+    try:
+        return zlib.decompressobj(31).decompress(start, 4096)
+    except zlib.error:
+        return b""
