@@ -179,7 +179,7 @@ def _require_folder() -> None:
 
 def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
-    from inrflow.config.resolve import is_setting, is_sweep, resolve
+    from inrflow.config.resolve import is_sweep, resolve, settings_and_files
     from inrflow.config.schema import SCHEMAS
     from inrflow.pdes import require_known
     from inrflow.runtime.run_files import MODEL_FILE, no_model
@@ -191,8 +191,7 @@ def _check(name: str, arguments: list[str]) -> None:
             _check(name, combination)
         return
     if name in SCHEMAS:
-        files = [item for item in arguments if not is_setting(item)]
-        given = [item for item in arguments if item not in files] if name == "convert" else arguments
+        given, files = settings_and_files(arguments) if name == "convert" else (arguments, [])
         settings = resolve(name, SCHEMAS[name], given)
         run = getattr(settings, "run", None)
         if run is not None and not (Path(run) / MODEL_FILE).exists():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from inrflow.config.resolve import is_setting, resolve
+from inrflow.config.resolve import resolve, settings_and_files
 from inrflow.config.schema import ConvertConfig
 
 
 def run(arguments: list[str]) -> int:
     """Convert files, and print a description of the result."""
-    files = [argument for argument in arguments if not is_setting(argument)]
-    config: ConvertConfig = resolve("convert", ConvertConfig, [item for item in arguments if item not in files])
+    settings, files = settings_and_files(arguments)
+    config: ConvertConfig = resolve("convert", ConvertConfig, settings)
     from rich.console import Console
 
     from inrflow.data.formats.convert import convert

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, damaged
-from inrflow.config.resolve import is_setting, resolve
+from inrflow.config.resolve import resolve, settings_and_files
 from inrflow.errors import UserError, missing
 from inrflow.runtime.run_files import CANDIDATES_FILE
 from inrflow.runtime.screen import screen, show
@@ -29,8 +29,7 @@ _LINES = 15  # lines of an equation shown
 
 def run(arguments: list[str]) -> int:
     """Describe one file, the files of a pattern, or a directory; key=value are options of reading, as for convert."""
-    options = [item for item in arguments if is_setting(item)]
-    names = [item for item in arguments if item not in options]
+    options, names = settings_and_files(arguments)
     if len(names) != 1:
         raise UserError(f"{len(names)} names are given; expected one FILE, a data file or a run directory, or a "
                         "pattern in quotes, as 'data_*.nc'")

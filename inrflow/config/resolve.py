@@ -42,9 +42,13 @@ def at_home(setting: str) -> str:
     return re.sub(r"(^|[=\[,]\s*)~(?=/)", lambda found: found[1] + os.path.expanduser("~"), setting)
 
 
-def is_setting(argument: str) -> bool:
-    """Whether an argument is key=value, and no name of a file, whose folders or file may have names with =."""
-    return "=" in argument and not os.path.exists(argument) and not os.path.isdir(os.path.dirname(argument))
+def settings_and_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments key=value, and names of files. Names of existing files, and those in existing folders, may have =."""
+    parts: tuple[list[str], list[str]] = [], []
+    for item in arguments:
+        is_file = "=" not in item or os.path.exists(item) or os.path.isdir(os.path.dirname(item))
+        parts[is_file].append(item)
+    return parts
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

@@ -114,8 +114,10 @@ class LawField(nn.Module):
         """Linearisation (K, C, C) of nonlinear diffusion about constants (C,)."""
         shift = self.theta.new_zeros(len(self.library.eigenvalues), self.channels, self.channels)
         for term, fields in self.products_of.items():
-            for (part, by), (out, weight) in itertools.product(term.diffusions, fields.items()):
-                shift[:, out, part.products[0][0][0]] += weight * about[by].prod() * self.library.filter(part)
+            for part, by in term.diffusions:
+                column = about[by].prod() * self.library.filter(part)
+                for out, weight in fields.items():
+                    shift[:, out, part.products[0][0][0]] += weight * column
         return shift if self.allowed is None else shift * self.allowed.T[:, :, None]
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:

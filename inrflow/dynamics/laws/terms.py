@@ -158,16 +158,14 @@ class Term:
     def diffusions(self) -> list[tuple[Term, list[int]]]:
         """Linear parts lap^n b about constants, each with the channels whose values multiply it: of Laplacians of
         products of values, div(m grad b) and div(m grad lap b), which are stiff like diffusion; of others none."""
-        *others, (b, axis) = self.products[0] or ((0, VALUE),)
-        if self.linear or self.solenoidal or self.axis != VALUE or any(kind != VALUE for _, kind in others):
+        channels, axes = [c for c, _ in self.products[0]], [axis for _, axis in self.products[0]]
+        if self.linear or self.solenoidal or self.axis != VALUE or any(axis != VALUE for axis in axes[:-1]):
             return []
-        if self.flux and axis in (0, OF_LAP):
-            parts = [(b, [c for c, _ in others])]
-        else:
-            plain = self.power > 0 and len(self.products) == 1 and axis == VALUE
-            channels = [c for c, _ in self.products[0]] if plain and not self.flux else []
+        parts, power = list[tuple[int, list[int]]](), self.power
+        if self.flux and axes and axes[-1] in (0, OF_LAP):
+            parts, power = [(channels[-1], channels[:-1])], 1 if axes[-1] == 0 else 2
+        elif self.power > 0 and not self.flux and len(self.products) == 1 and axes[-1:] == [VALUE]:
             parts = [(c, channels[:i] + channels[i + 1 :]) for i, c in enumerate(channels)]
-        power = 1 + (axis == OF_LAP) if self.flux else self.power
         return [(replace(self, products=(((c, VALUE),),), power=power, flux=False), by) for c, by in parts]
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:

@@ -67,7 +67,7 @@ class Numerals:
 
 
 def encoding_of(start: bytes) -> str:
-    """Name of the encoding of text with these first bytes."""
+    """Name of the encoding of text with these first bytes, of which some are zero or a mark."""
     marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
     start = start[:_LOOKED_AT]
     for zero, name in enumerate(("utf-16-be", "utf-16-le")):
@@ -77,9 +77,7 @@ def encoding_of(start: bytes) -> str:
 
 
 def unpacked(start: bytes) -> bytes:
-    """First bytes of a file, decompressed if it is a gzip file; empty if that is damaged."""
-    if not start.startswith(GZIP):
-        return start
+    """Decompressed beginning of a gzip file; empty if it is damaged."""
     try:
         return zlib.decompressobj(31).decompress(start, 4096)
     except zlib.error:

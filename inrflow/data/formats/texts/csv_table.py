@@ -70,7 +70,7 @@ class CsvColumns(Columns):
         with path.open("rb") as file:
             start = file.read(4096)
         opened: Any = gzip.open if start.startswith(GZIP) else open
-        name = _encoding(_unpacked(start))
+        _, name = _beginning(start)
         errors = _bytes_of_windows(path) if name == "utf-8-sig" else None
         self._file: io.TextIOBase = opened(path, "rt", newline="", encoding=name, errors=errors)
         self._line = 0  # number of the last line that was read
@@ -331,8 +331,8 @@ class CsvFormat(TableFormat):
     @staticmethod
     def text_in(start: bytes) -> str:
         """Text in the first bytes of a file, "" if they are binary."""
-        start = _unpacked(start)
-        text = start.decode(_encoding(start), "replace")
+        start, encoding = _beginning(start)
+        text = start.decode(encoding, "replace")
         return "" if "\0" in text else text
 
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -366,15 +366,11 @@ def separator_of(header: str) -> str:
     return separator if separator in header or not header.split()[1:] else " "
 
 
-def _unpacked(start: bytes) -> bytes:
-    """First bytes of a file, decompressed if it is a gzip file."""
-    return unpacked(start) if start.startswith(GZIP) else start
-
-
-def _encoding(start: bytes) -> str:
-    """Name of the encoding of text with these first bytes."""
-    wide = b"\0" in start[:64] or start[:1] in (b"\xff", b"\xfe")
-    return encoding_of(start) if wide else "utf-8-sig"
+def _beginning(start: bytes) -> tuple[bytes, str]:
+    """First bytes of a file, decompressed if it is a gzip file, and the name of the encoding of text that has them."""
+    start = unpacked(start) if start.startswith(GZIP) else start
+    wide = b"\0" in start or start[:1] in (b"\xff", b"\xfe")  # UTF-16 or UTF-32
+    return start, encoding_of(start) if wide else "utf-8-sig"
 
 
 def _bytes_of_windows(path: Path) -> str:
