@@ -175,8 +175,7 @@ class LawSearch:
         self.deadline, self.half = start + (1 - KEPT) * seconds, start + _SINGLE * seconds
         self.many = encoded.states[0, 0].size > FEW_CODES
         self.noiseless = not encoded.noisy
-        exactly = self.noiseless and not (self.many or self.several)  # else forecasts are slow
-        self.step_error = 0.0 if exactly else _STEPS * math.sqrt(floor)
+        self.step_error = _STEPS * math.sqrt(floor)
         self.scored, noise = list[tuple[np.ndarray, Law]](), encoded.train.noise / np.nanvar(encoded.train.u, (0, 1, 2))
         self.enough = max(_LITTLE, _NOISY * floor if self.noiseless else floor - float(noise.mean()))
         self.limit, self.diverged = Limit(), 0  # of effort; number of laws that diverged

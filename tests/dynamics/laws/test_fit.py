@@ -225,6 +225,20 @@ def test_errors_that_refinement_compares_with_are_those_of_shortened_steps(monke
     assert end.law.max_step == 0.1 and end.errors.tolist() == [0.1, 0.1]
 
 
+def test_laws_are_judged_in_steps_whose_errors_are_below_those_of_harmonics() -> None:
+    """Burgers' equation: its forecasts differ from those of short steps by far less than by the harmonics' errors."""
+    search, judged = _search(), list[tuple[np.ndarray, fit.Law]]()
+    law = search.encoded.law([Term((((0, VALUE), (0, 0)),)), Term((((0, VALUE),),), 1)], np.array([[-1.0], [0.02]]),
+                             np.zeros((2, 1)))
+    for floor in (0.0, 1e-4):
+        own = fit.LawSearch(search.encoded, search.judge, search.families, floor, lambda _: None, fit.effort(), 5.0, 0.0)
+        own._forecast([law], 1.0)
+        judged += own.scored
+    (exactly, short), (roughly, long) = judged
+    assert long.max_step >= 2 * short.max_step
+    assert np.abs(np.sqrt(roughly) - np.sqrt(exactly)).max() < 0.5 * np.sqrt(1e-4)
+
+
 def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_otherwise() -> None:
     """u_t = .01 lap(u^4), and .5 lap(u^4) - 2 lap u, whose linear part alone grows without limit."""
     linear, fourth = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 4,), 1)
