@@ -38,7 +38,7 @@ class Law:
     shares (C,): of a network in the root mean square rate. rates: observed channels whose time derivatives are further
     channels, after these. period: of a forcing, whose cosine and sine, constant in space, are the last two channels.
     about (V, C): values about which nonlinear diffusion is linearised. values (J, C): coefficients of diagnostic
-    channels, which follow from others at the same time.
+    channels, which follow from others at the same time. usual (V, C): low and high values of the data, 0 of rates.
     """
 
     domain: Domain
@@ -57,6 +57,7 @@ class Law:
     period: float = 0.0
     about: np.ndarray | None = None
     values: np.ndarray | None = None
+    usual: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1)))
 
     def __post_init__(self) -> None:
         if self.period:
@@ -120,11 +121,9 @@ class Law:
 
     def split(self) -> Law | None:
         """Law whose integrator is exact for linearised nonlinear diffusion; None if there is none, or it is so."""
-        if self.about is not None or not any(isinstance(term, Term) and term.diffusions for term in self.terms):
+        if self.about is not None or not len(self.usual):
             return None
-        mean, deviation = self.codes.mean.sum(1), np.sqrt(self.codes.variance.sum(1))  # the first harmonic is 1
-        usual = np.pad([mean + deviation, mean - deviation], ((0, 0), (0, self.theta.shape[1] - len(mean))))
-        law = dataclasses.replace(self, about=usual)  # 0 for rates and phases
+        law = dataclasses.replace(self, about=self.usual)
         return None if law.field().shift is None else law
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
@@ -331,13 +330,13 @@ def pruned(law: Law) -> Law:
 
 
 def well_posed(law: Law, t: np.ndarray) -> bool:
-    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over times t (S, T).
-
-    Else fine details grow without limit, as in a diffusion that runs backwards.
-    """
-    field, third, span = law.field(), max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
-    return bool(np.isfinite(law.theta).all()) and (
-        field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
+    """Whether the highest third of the harmonics outgrows the others by less than one e-fold over times t (S, T), also
+    about low and high values. Else fine details grow without limit, as in a diffusion that runs backwards."""
+    third, span = max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
+    about = [dataclasses.replace(law, about=one[None]).field() for one in law.usual]
+    fields = [field for field in about if field.shift is not None] or [law.field()]
+    return bool(np.isfinite(law.theta).all()) and all(
+        (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1 for field in fields)
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS

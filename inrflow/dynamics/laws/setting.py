@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ _FEWER = 1.05  # ratio of held-out errors up to which fewer harmonics are prefer
 _SOLID = 2.0  # factor on errors of quadratic elements in three dimensions, which cost sixteen times as much
 _STILL = 0.5  # the same of harmonics that keep steady values, and of flows: on others, laws let these values drift
 _HOPELESS = 5.0  # ratio to the least error above which fewer harmonics are not tried
+_LOW_AND_HIGH = 0.1, 0.9  # quantiles of values
 _TIGHT, _HOLDING = 1e-4, 0.01  # errors above which leaky walls are tried; below which, if late, no other basis is
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # share of trajectories that judge laws; most of them; most for the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # least and most frames of a window of long trajectories; windows aimed at
@@ -326,6 +327,11 @@ class EncodedData:
         """Whether values have noise beyond what harmonics leave."""
         return bool(np.any(self.train.noise))
 
+    @cached_property
+    def usual(self) -> np.ndarray:
+        """Low and high values (2, C) of the data."""
+        return np.asarray(np.nanquantile(self.train.u, _LOW_AND_HIGH, (0, 1, 2)))
+
     def take(self, rows: np.ndarray) -> EncodedData:
         """Subset of the trajectories, by index."""
         return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
@@ -341,8 +347,9 @@ class EncodedData:
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """Law on these harmonics with coefficients theta (J, C) and their standard errors."""
+        usual = np.pad(self.usual, ((0, 0), (0, theta.shape[1] - self.usual.shape[1])))
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=max_norm(self.states),
-                   **further)
+                   usual=usual, **further)
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:

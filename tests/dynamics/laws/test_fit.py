@@ -231,7 +231,7 @@ def test_laws_are_judged_in_steps_whose_errors_are_below_those_of_harmonics() ->
     law = search.encoded.law([Term((((0, VALUE), (0, 0)),)), Term((((0, VALUE),),), 1)], np.array([[-1.0], [0.02]]),
                              np.zeros((2, 1)))
     for floor in (0.0, 1e-4):
-        own = fit.LawSearch(search.encoded, search.judge, search.families, floor, lambda _: None, fit.effort(), 5.0, 0.0)
+        own = fit.LawSearch(search.encoded, search.judge, search.families, floor, print, fit.effort(), 5.0, 0.0)
         own._forecast([law], 1.0)
         judged += own.scored
     (exactly, short), (roughly, long) = judged
@@ -252,6 +252,19 @@ def test_nonlinear_diffusion_is_split_only_where_a_law_takes_too_many_steps_othe
         assert found is not None and np.isfinite(found[1]).all()
         assert (found[0].about is not None) == split
     assert found[0].split() is None and encoded.law([linear], np.ones((1, 1)), np.zeros((1, 1))).split() is None
+
+
+def test_nonlinear_diffusion_is_well_posed_where_it_is_about_the_values_of_the_data() -> None:
+    """du/dt = a lap u + b lap(u^2) diffuses by a + 2 b u: at values about 1, not at negative ones."""
+    linear, square = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 2,), 1)
+    x = (np.arange(32) + 0.5) / 32
+    u = 1 + 0.1 * np.cos(np.pi * np.arange(1, 9)[:, None, None] * x) * np.linspace(1, 0.9, 6)[:, None]
+    encoded, _, _ = prepare_data(Data.of(np.arange(6) * 0.2, x[:, None], u[..., None]), [Box([0], [1], ["walled"])],
+                                 None, 0, lambda _: None)
+    for a, b, diffuses in ((0.0, 0.1, True), (0.0, -0.1, False), (-0.1, 0.1, True), (0.1, -0.1, False)):
+        law = encoded.law([linear, square], np.array([[a], [b]]), np.zeros((2, 1)))
+        assert fit.well_posed(law, encoded.train.t) == diffuses
+        assert np.allclose(law.usual, [[0.9], [1.1]], atol=0.06)
 
 
 def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -> None:
