@@ -382,9 +382,9 @@ def _with_forecast_errors(train: Data, states: np.ndarray, error: float, judge: 
                           ) -> tuple[Law, np.ndarray] | None:
     """Law with the longest step of at most `most` per interval, and its errors (S,) of forecasts; None if there is no
     such step, or if nonlinear fluxes diverge slightly beyond the first frames. Nonlinear diffusion, which is stiff, is
-    split where it would take too many steps."""
-    if (one := integrable(law, train.t, states, error, most)) is None and (split := law.split()) is not None:
-        one = integrable(split, train.t, states, error, most)
+    split; with contexts if it must be, as states of several systems are then not advanced together."""
+    ways = [each for each in (law.split(), law) if each is not None][:: -1 if law.count else 1]
+    one = next(filter(None, (integrable(each, train.t, states, error, most) for each in ways)), None)
     if one is None:
         return None
     one = with_new_contexts(one, train, judge) if one.count else one
