@@ -41,6 +41,8 @@ _IN_NAME = re.compile(r"(?:[ _.(\[/-]|^)(UTC|GMT|CES?T|MES?Z|WET|EES?T|JST|AEST|
                       r"(?:([+-])(\d\d?)(?::?(\d\d))?)?[)\]]?$")
 _LOCAL = re.compile(r"[(\[](local( time)?|LST|LT|[A-Z]?[ECMPAIB][SD]T)[)\]]$|_local$")
 _YEARS = (1850, 2150)  # plausible years of dates written as one number
+_SERIALS = 32874, 73050  # 1990 and 2100 in days since 1899-12-30
+_CALLED_DATES = re.compile(r"date|dat(um)?$|fecha", re.IGNORECASE)
 _DIGITS = {6: "yyyymm", 8: "yyyymmdd", 10: "yyyymmddhh", 12: "yyyymmddhhmm", 14: "yyyymmddhhmmss"}
 
 
@@ -154,14 +156,18 @@ def is_cftime(value: object) -> bool:
     return type(value).__module__.split(".")[0] == "cftime"
 
 
-def compact_dates(values: np.ndarray) -> tuple[np.ndarray, str] | None:
+def compact_dates(values: np.ndarray, name: str = "") -> tuple[np.ndarray, str] | None:
     """datetime64 values of dates written as one number, such as 20240131 (possibly with a fraction of the day) or
-    2024013118, and their form; None if some are no such dates."""
+    2024013118, and their form; None if some are no such dates. In a column whose `name` is that of dates also the
+    serial numbers of spreadsheets, to the second."""
     known = np.isfinite(values)
     different, index = np.unique(values[known].astype(np.float64), return_inverse=True)
     digits = {len(f"{value:.0f}") for value in np.floor(different)} if len(different) else set()
     form = _DIGITS.get(digits.pop(), "") if len(digits) == 1 else ""
     rest = different - np.floor(different)
+    if len(different) and _CALLED_DATES.search(name) and _SERIALS[0] <= different[0] and different[-1] < _SERIALS[1]:
+        seconds = np.where(known, np.round(values.astype(np.float64) * 86400), np.nan).astype("timedelta64[s]")
+        return np.datetime64("1899-12-30", "us") + seconds, "a spreadsheet's serial numbers, days since 1899-12-30"
     if not form or (rest.any() and form != "yyyymmdd"):
         return None
     moments = []

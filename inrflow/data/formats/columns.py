@@ -242,7 +242,7 @@ class Roles:
             own = str(self.units.get(str(self.time), ""))
             if units and " since " in own:
                 return retimed(numbers, own, units)
-            compact = compact_dates(numbers) if units and parse_units(units) else None
+            compact = compact_dates(numbers, str(self.time)) if units and parse_units(units) else None
             return numbers if compact is None else moments_to_numbers(compact[0], units) - self._offset(values, first)
         except UserError as error:
             raise UserError(str(error) if str(self.path) in str(error) else f"{self.path}: {error}") from error

@@ -182,12 +182,17 @@ class TableContent(Content):
                 if FLAGS.fullmatch(name) and 1 < len(held) <= _SOME_FLAGS:
                     hint += f"; rows of all {name} ({', '.join(held)}) are used: empty the values of bad ones"
             warnings.warn(f"{path}: {called_so} {words} and {are} left out{hint}", stacklevel=2)
+        keys = [time, *(lonlat if sphere else [one for one in axes if one != PLACE]), *({"trajectory"} & {*names})]
         runs = [] if options.channels or "trajectory" in names else [name for name in names if _RUN.fullmatch(name)]
         for name in runs:
-            if self._alone_distinguishes(name, [time, *(lonlat if sphere else [one for one in axes if one != PLACE])]):
+            if self._alone_distinguishes(name, keys):
                 raise UserError(f"{path}: rows of one time and place differ by {name}; call this column `trajectory` "
                                 "(whole numbers from 0) if it numbers trajectories, else name the channels with "
                                 "channels=[...]")
+        for name in [name for name in times if name != time and options.time is None]:
+            if self._alone_distinguishes(name, keys):
+                raise UserError(f"{path}: rows of one {time} and place differ by {name}; write both as dates in one "
+                                "column, as 2024-01-31T18:00, or choose a column of times with time=NAME")
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in {*names, PLACE}]
         if not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "none of them is a channel"
@@ -203,7 +208,7 @@ class TableContent(Content):
                           stacklevel=2)
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
         numbers_of_times = np.empty(0) if dates or not all_numbers(first) else column_numbers(first, time, path, 0)
-        written, since = compact_dates(numbers_of_times), since_1970(numbers_of_times)
+        written, since = compact_dates(numbers_of_times, time), since_1970(numbers_of_times)
         if written is not None:
             warnings.warn(f"{path}: {time} holds dates written as {written[1]}, and is read as such", stacklevel=2)
             dates, since = True, None

@@ -65,6 +65,24 @@ def test_dates_written_in_other_ways_are_dates(tmp_path, times, step):
     np.testing.assert_allclose(given.t, frames.t)
 
 
+def test_serial_numbers_of_spreadsheets_are_dates_in_columns_of_dates_alone(tmp_path):
+    times = ["45352", "45352.04167", "45352.08333"]  # 2024-03-01 and hours after it, as a cell shows them
+    about, frames = frames_of(tmp_path / "a.csv", "\n".join(["Date,x,y,u", *rows(times)]))
+    assert about.time_units == "hours since 1970-01-01" and frames.t.tolist() == (FIRST + np.arange(3)).tolist()
+    assert read_observations(tmp_path / "a.csv", about)[0].frames().t.tolist() == frames.t.tolist()
+    about, frames = frames_of(tmp_path / "b.csv", "\n".join(["time,x,y,u", *rows(times)]))
+    assert about.time_units is None and frames.t.tolist() == list(map(float, times))
+
+
+@pytest.mark.parametrize("clocks", [["0", "0.25", "0.5"], ["0000", "0600", "1200"], ["0", "6", "12"]])
+def test_numbers_of_clocks_beside_days_are_refused_instead_of_averaged_over_days(tmp_path, clocks):
+    lines = [f"{day},{row}" for day in ("2024-03-01", "2024-03-02") for row in rows(clocks)]
+    with pytest.raises(UserError, match="rows of one Time and place differ by Date; write both as dates"):
+        frames_of(tmp_path / "a.csv", "\n".join(["Date,Time,x,y,u", *lines]))
+    about, frames = frames_of(tmp_path / "b.csv", "\n".join(["Date,Time,x,y,u", *lines[:6]]))  # of one day
+    assert about.channels == ("u",) and frames.t.tolist() == list(map(float, clocks))
+
+
 @pytest.mark.parametrize("times", [["100", "200", "300"], ["20241301", "20241302", "20241303"]])
 def test_numbers_that_are_no_dates_stay_numbers(tmp_path, times):
     about, frames = frames_of(tmp_path / "a.csv", "\n".join(["time,x,y,u", *rows(times)]))

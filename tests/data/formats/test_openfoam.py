@@ -101,6 +101,27 @@ def test_the_parts_of_a_decomposed_case_are_one_trajectory(case, tmp_path):
     assert ("times", "3, 0 to 10, in 2 parts") in describe(tmp_path / "split")
 
 
+def test_a_region_of_a_case_is_read_by_its_folder_in_constant(case, tmp_path):
+    for part in ("several", "split/processor0", "split/processor1"):
+        for region in ("fluid", "solid"):
+            shutil.copytree(case / "constant", tmp_path / part / "constant" / region)
+            for time in ("0", "0.5", "10") if region == "fluid" else ("0",):
+                shutil.copytree(case / time, tmp_path / part / time / region)
+    (tmp_path / "split" / "constant" / "fluid").mkdir(parents=True)
+    convert(case, tmp_path / "one.h5")
+    convert(tmp_path / "several" / "constant" / "fluid", tmp_path / "region.h5")
+    convert(tmp_path / "split" / "constant" / "fluid", tmp_path / "parts.h5")
+    frames = []
+    for name in ("one", "region", "parts"):
+        with TrajectoryFile(tmp_path / f"{name}.h5") as file:
+            frames.append(file.read(0))
+    assert np.array_equal(frames[0].u, frames[1].u) and np.array_equal(frames[0].x, frames[1].x)
+    assert np.array_equal(frames[0].u, frames[2].u[:, :6]) and frames[2].u.shape == (3, 12, 3)
+    for path in (tmp_path / "several", tmp_path / "split"):
+        with pytest.raises(UserError, match="regions fluid, solid; give the folder of one, as .*constant/fluid"):
+            describe(path)
+
+
 def test_compressed_files_are_read_and_what_is_not_is_said(case, tmp_path):
     packed = case / "10" / "p"
     (case / "10" / "p.gz").write_bytes(gzip.compress(packed.read_bytes()))

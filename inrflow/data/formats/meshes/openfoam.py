@@ -20,7 +20,7 @@ from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import damage_as_user_error
 
-_MESH = "constant/polyMesh"
+_CONSTANT, _MESH = "constant", "polyMesh"
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LIST = re.compile(r"\b(\d+)\s*\(")
 _FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|"
@@ -34,22 +34,24 @@ _OUTSIDE = 1e250  # exceeded by values of probes outside of the mesh
 
 
 class OpenFoamFormat(Format):
-    """Folder with constant/polyMesh, or with folders processor0, ... that contain it."""
+    """Folder with constant/polyMesh, or with folders processor0, ... that contain it; of a case of several regions the
+    folder constant/REGION. Raises UserError for the case itself, which has a mesh for each region."""
 
     name = "OpenFOAM"
     about = "a case of OpenFOAM"
     folder = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        return any((case / _MESH / name).exists() for case in (path, path / "processor0")
-                   for name in ("points", "points.gz"))
+        return _has_mesh(path) or bool(_regions(path))
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         with damage_as_user_error(path):
+            _require_one_mesh(path)
             return OpenFoamContent(path, options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
+            _require_one_mesh(path)
             parts, times = _parts(path)
             shown = f"{len(times)}, {times[0][0]:g} to {times[-1][0]:g}" if times else "none"
             return [("times", shown + (f", in {len(parts)} parts" if len(parts) > 1 else "")),
@@ -73,7 +75,7 @@ class OpenFoamContent(StreamedContent):
                             "case that is decomposed into one folder for all processors, reconstructPar")
         known = [_fields(*(part / folder for part in self._parts)) for _, folder in times]
         sizes = {name: size for fields in known for name, size in fields.items()}
-        centres = [_centres(part) for part in self._parts]
+        centres = [_centres(part / _CONSTANT / _region(path) / _MESH) for part in self._parts]
         whole = np.concatenate(centres)
         extent = np.ptp(whole, axis=0)
         kept = [axis for axis in range(3) if extent[axis] > _FLAT * max(float(extent.max()), 1e-300)]
@@ -175,25 +177,50 @@ class _File:
         return values.astype(kind).reshape(length, size), last
 
 
+def _region(path: Path) -> str:
+    """Name of the region whose folder in `constant` the path is; "": the path is a case."""
+    return path.name if path.parent.name == _CONSTANT and not (path / _CONSTANT).exists() else ""
+
+
+def _has_mesh(path: Path) -> bool:
+    case, region = (path.parents[1], path.name) if _region(path) else (path, "")
+    return any((part / _CONSTANT / region / _MESH / name).exists() for part in (case, case / "processor0")
+               for name in ("points", "points.gz"))
+
+
+def _regions(case: Path) -> list[str]:
+    """Names of the regions that have a mesh each."""
+    return sorted({mesh.parent.name for part in (case, case / "processor0")
+                   for mesh in (part / _CONSTANT).glob(f"*/{_MESH}")})
+
+
+def _require_one_mesh(path: Path) -> None:
+    if not _has_mesh(path) and (regions := _regions(path)):
+        raise UserError(f"{path} is a case of OpenFOAM with a mesh for each of its regions {', '.join(regions)}; give "
+                        f"the folder of one, as {path / _CONSTANT / regions[0]}")
+
+
 def _parts(path: Path) -> tuple[list[Path], list[tuple[float, str]]]:
-    """The case, or its parts if these have more times, and their common times with names of folders."""
-    found = sorted(path.glob("processor[0-9]*"), key=lambda part: (len(part.name), part.name))
-    parts = [part for part in found if (part / _MESH).is_dir()]
-    whole, each = _times(path), [_times(part) for part in parts]
+    """The case, or its parts if these have more times, and their common times with names of folders of fields."""
+    region = _region(path)
+    case = path.parents[1] if region else path
+    found = sorted(case.glob("processor[0-9]*"), key=lambda part: (len(part.name), part.name))
+    parts = [part for part in found if (part / _CONSTANT / region / _MESH).is_dir()]
+    whole, each = _times(case, region), [_times(part, region) for part in parts]
     shared = [time for time in each[0] if all(time in times for times in each)] if each else []
-    return ([path], whole) if len(whole) >= len(shared) else (parts, shared)
+    return ([case], whole) if len(whole) >= len(shared) else (parts, shared)
 
 
-def _times(case: Path) -> list[tuple[float, str]]:
-    """Sorted times that have fields, with the names of their folders."""
+def _times(case: Path, region: str) -> list[tuple[float, str]]:
+    """Sorted times that have fields in the region, with the names of their folders."""
     found = []
     for folder in case.iterdir():
         try:
             time = float(folder.name)
         except ValueError:
             continue
-        if np.isfinite(time) and folder.is_dir() and _fields(folder):
-            found.append((time, folder.name))
+        if np.isfinite(time) and (folder / region).is_dir() and _fields(folder / region):
+            found.append((time, str(Path(folder.name) / region)))
     return sorted(found)
 
 
@@ -241,9 +268,8 @@ def _numbers(text: str) -> np.ndarray:
     return np.array(text.replace("(", " ").replace(")", " ").split(), np.float64)
 
 
-def _centres(case: Path) -> np.ndarray:
-    """Centres (N, 3) of the cells."""
-    mesh = case / _MESH
+def _centres(mesh: Path) -> np.ndarray:
+    """Centres (N, 3) of the cells of a folder polyMesh."""
     points, faces, *cells = (_File.read(mesh / name) for name in ("points", "faces", "owner", "neighbour"))
     x, _ = points.numbers(points.text.find("}"), None, 3)
     owner, neighbour = (file.numbers(file.text.find("}"), None, 1, labels=True)[0][:, 0] for file in cells)

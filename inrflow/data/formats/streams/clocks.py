@@ -43,7 +43,7 @@ def _are_dates(name: str, cells: Sequence[str]) -> bool:
     if all_numbers(values):
         numbers, called = column_numbers(values, name, Path(), 0), _CALLED.search(name) is not None
         long = called or all(len(cell) >= _LONG for cell in cells)
-        return (long and compact_dates(numbers) is not None) or (called and since_1970(numbers) is not None)
+        return (long and compact_dates(numbers, name) is not None) or (called and since_1970(numbers) is not None)
     try:
         return slashed(cells) or bool(np.isfinite(dates_to_numbers(cells, _UNITS)).all())
     except ValueError:
