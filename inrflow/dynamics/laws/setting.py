@@ -41,7 +41,7 @@ _FEWER = 1.05  # ratio of held-out errors up to which fewer harmonics are prefer
 _SOLID = 2.0  # factor on errors of quadratic elements in three dimensions, which cost sixteen times as much
 _STILL = 0.5  # the same of harmonics that keep steady values, and of flows: on others, laws let these values drift
 _HOPELESS = 5.0  # ratio to the least error above which fewer harmonics are not tried
-_LOW_AND_HIGH = 0.1, 0.9  # quantiles of values
+_LOW_AND_HIGH, _SAMPLED = (0.001, 0.999), 100_000  # quantiles of values, of at most so many
 _TIGHT, _HOLDING = 1e-4, 0.01  # errors above which leaky walls are tried; below which, if late, no other basis is
 _SHARE, _JUDGES, _LOOKED_AT = 0.2, 8, 16  # share of trajectories that judge laws; most of them; most for the noise
 _WINDOW, _WINDOWS = (10, 25), 12  # least and most frames of a window of long trajectories; windows aimed at
@@ -330,7 +330,8 @@ class EncodedData:
     @cached_property
     def usual(self) -> np.ndarray:
         """Low and high values (2, C) of the data."""
-        return np.asarray(np.nanquantile(self.train.u, _LOW_AND_HIGH, (0, 1, 2)))
+        every = self.train.u.reshape(-1, self.train.u.shape[-1])
+        return np.nanquantile(every[:: max(len(every) // _SAMPLED, 1)], _LOW_AND_HIGH, 0)
 
     def take(self, rows: np.ndarray) -> EncodedData:
         """Subset of the trajectories, by index."""

@@ -265,7 +265,7 @@ def test_nonlinear_diffusion_is_well_posed_where_it_is_about_the_values_of_the_d
     for a, b, diffuses in ((0.0, 0.1, True), (0.0, -0.1, False), (-0.1, 0.1, True), (0.1, -0.1, False)):
         law = encoded.law([linear, square], np.array([[a], [b]]), np.zeros((2, 1)))
         assert fit.well_posed(law, encoded.train.t) == diffuses
-        assert np.allclose(law.usual, [[0.9], [1.1]], atol=0.06)
+        assert np.allclose(law.usual, np.quantile(u, [0.001, 0.999])[:, None], atol=1e-3)
 
 
 def test_an_ill_posed_law_takes_the_equation_of_one_channel_from_another_law() -> None:
