@@ -28,7 +28,7 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
 from inrflow.data.formats.streams.tidy import VARIABLES, tidied
 from inrflow.data.observations import Observations
-from inrflow.data.plain import decoded, plain_array, unindexed
+from inrflow.data.plain import decoded, detached, plain_array, unindexed
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -282,9 +282,9 @@ def _meaning(name: str) -> dict[str, str]:
 
 
 def numbers_of(values: Any, name: str) -> Tensor:
-    """Tensor of numbers, without gradient. Raises UserError for other types."""
+    """Tensor of numbers, without gradient. Raises UserError for other types, and within transforms of torch.func."""
     if isinstance(values, Tensor) and not values.is_complex():
-        return values.detach()
+        return detached(values, f"the {name} of a query")
     array = plain_array(values, f"the {name} of a query")
     if array.dtype.kind not in "fiub":
         raise UserError(f"the {name} of a query are {type(values).__name__}, which numpy converts to {array.dtype}; "

@@ -13,7 +13,7 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.calendar import DEFAULT_CALENDAR, numbers_of_dates
 from inrflow.data.description import Description
-from inrflow.data.plain import decoded, plain_array, unindexed
+from inrflow.data.plain import decoded, detached, plain_array, unindexed
 from inrflow.errors import UserError
 from inrflow.runtime.shown import counted
 
@@ -168,7 +168,7 @@ def too_sparse(times: int, places: int, values: int) -> bool:
 
 def _array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().double().numpy()
+        value = detached(value, f"observations: {name}").cpu().double().numpy()
     try:
         if np.ma.isMaskedArray(value) or np.asarray(value).dtype.kind in "Oc":
             value = plain_array(value, f"observations: {name}")

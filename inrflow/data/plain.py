@@ -38,6 +38,16 @@ def plain_array(value: Any, name: str) -> np.ndarray:
     return array
 
 
+def detached(value: Tensor, name: str) -> Tensor:
+    """Tensor without its gradient. Raises UserError within transforms of torch.func, where it has no values."""
+    try:
+        value.data_ptr()
+    except RuntimeError as error:
+        raise UserError(f"{name}: a tensor has no values within torch.func (jacrev, vmap ...); use "
+                        "torch.autograd.functional.jacobian, or solution.derivatives(t, x)") from error
+    return value.detach()
+
+
 def unindexed(table: Any) -> Any:
     """DataFrame with its index as columns if the index has names or contains dates."""
     index = table.index

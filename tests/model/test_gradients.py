@@ -100,6 +100,16 @@ def test_gradients_through_first_derivatives_are_refused_not_left_out(case):
         (factor * slopes**2).sum().backward()
 
 
+def test_transforms_of_functions_are_refused_with_what_to_use(case):
+    surrogate, observed, points = case
+    solution, frames = surrogate.assimilate(observed), observed.frames()
+    for at, value in ((lambda x: solution(0.3 * UNIT, x), points), (lambda t: solution(t, points), torch.tensor(0.3)),
+                      (lambda u: surrogate.assimilate(Observations(frames.t, frames.x, u))(0.3 * UNIT, points),
+                       torch.as_tensor(frames.u))):
+        with pytest.raises(UserError, match="torch.autograd.functional.jacobian"):
+            torch.func.jacrev(at)(value)
+
+
 def test_what_has_no_gradient_is_said_or_comes_without():
     surrogate = law("sphere")
     solution = surrogate.assimilate(seen(surrogate))
