@@ -64,6 +64,9 @@ class Law:
             object.__setattr__(self, "theta", with_phase_equations(self.terms, self.theta, self.period))
         if not len(self.by_context):
             object.__setattr__(self, "by_context", np.zeros((0, *self.theta.shape)))
+        usual = np.zeros((len(self.usual), self.theta.shape[1]))  # also of rates; modes of flows are of one channel
+        usual[:, : self.usual.shape[1]] = self.usual[:, : usual.shape[1]]
+        object.__setattr__(self, "usual", usual)
 
     @property
     def count(self) -> int:
@@ -121,10 +124,8 @@ class Law:
 
     def split(self) -> Law | None:
         """Law whose integrator is exact for linearised nonlinear diffusion; None if there is none, or it is so."""
-        if self.about is not None or not len(self.usual):
-            return None
-        law = dataclasses.replace(self, about=self.usual)
-        return None if law.field().shift is None else law
+        law = dataclasses.replace(self, about=self.usual) if self.about is None and len(self.usual) else None
+        return None if law is None or law.field().shift is None else law
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
         """Codes (..., C K) of fields u (..., N, C) at points x (N, d), NaN where unobserved."""

@@ -348,9 +348,8 @@ class EncodedData:
 
     def law(self, terms: Sequence[Term | Sine], theta: np.ndarray, std: np.ndarray, **further: Any) -> Law:
         """Law on these harmonics with coefficients theta (J, C) and their standard errors."""
-        usual = np.pad(self.usual, ((0, 0), (0, theta.shape[1] - self.usual.shape[1])))
         return Law(self.domain, self.boundary, tuple(terms), theta, std, self.codes, largest=max_norm(self.states),
-                   usual=usual, **further)
+                   usual=self.usual, **further)
 
     def equations(self, terms: Sequence[Term | Sine], kinds: Sequence[bool] = (False,), folds: int = FOLDS,
                   **further: Any) -> list[NormalEquations]:
