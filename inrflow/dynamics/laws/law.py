@@ -333,9 +333,9 @@ def pruned(law: Law) -> Law:
 def well_posed(law: Law, t: np.ndarray) -> bool:
     """Whether the highest third of the harmonics outgrows the others by less than one e-fold over times t (S, T), also
     about low and high values. Else fine details grow without limit, as in a diffusion that runs backwards."""
-    third, span = max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
-    about = [dataclasses.replace(law, about=one[None]).field() for one in law.usual]
-    fields = [field for field in about if field.shift is not None] or [law.field()]
+    whole, third, span = law.field(), max(law.codes.harmonics.count // 3, 1), float(np.ptp(t, axis=1).max())
+    about = [] if whole.coupled else [dataclasses.replace(law, about=one[None]).field() for one in law.usual]
+    fields = [field for field in about if field.shift is not None] or [whole]
     return bool(np.isfinite(law.theta).all()) and all(
         (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1 for field in fields)
 
