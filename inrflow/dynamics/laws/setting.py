@@ -331,7 +331,9 @@ class EncodedData:
     def usual(self) -> np.ndarray:
         """Low and high values (2, C) of the data."""
         every = self.train.u.reshape(-1, self.train.u.shape[-1])
-        return np.nanquantile(every[:: max(len(every) // _SAMPLED, 1)], _LOW_AND_HIGH, 0)
+        if len(every) > _SAMPLED:  # at random, as those at even distances may be of one place
+            every = every[np.random.default_rng(0).integers(len(every), size=_SAMPLED)]
+        return np.nanquantile(every, _LOW_AND_HIGH, 0)
 
     def take(self, rows: np.ndarray) -> EncodedData:
         """Subset of the trajectories, by index."""
