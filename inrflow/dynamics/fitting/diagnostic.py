@@ -193,21 +193,18 @@ def completed(law: Law, t: np.ndarray, x: np.ndarray, u: np.ndarray, kept: Seque
         result[..., : columns.shape[-2], at] = columns
         return result
 
-    def widened(levels: np.ndarray) -> np.ndarray:
-        result = np.zeros((len(levels), size))
-        result[:, at] = levels
-        return result
-
     theta, std = placed(law.theta), placed(law.std)
     values = np.zeros_like(theta)
     for c, one in found.items():
         rows = [terms.index(term) for term in one.terms]
         values[rows, c], std[rows, c] = one.theta, one.std
+    about = None if law.about is None else np.zeros((len(law.about), size))
+    if about is not None:
+        about[:, at] = law.about
     shares = dict(zip(kept, law.shares, strict=False))
-    return replace(law, boundary=boundary, terms=tuple(terms), theta=theta, std=std, codes=codes,
-                   about=None if law.about is None else widened(law.about), usual=widened(law.usual),
-                   largest=max_norm(encoded.states), by_context=placed(law.by_context), values=values,
-                   shares=tuple(shares.get(c, 0.0) for c in range(channels)) if shares else (),
+    return replace(law, boundary=boundary, terms=tuple(terms), theta=theta, std=std, codes=codes, about=about,
+                   usual=encoded.usual, largest=max_norm(encoded.states), by_context=placed(law.by_context),
+                   values=values, shares=tuple(shares.get(c, 0.0) for c in range(channels)) if shares else (),
                    rates=tuple(kept[c] for c in law.rates))
 
 
