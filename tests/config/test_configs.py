@@ -111,10 +111,12 @@ def test_lists_of_text_are_taken_as_they_are():
     ("output='a", "not closed"),
     ("data.train=[a", "not closed"),
     ("data.equaton=none", "did you mean data.completion?"),
+    ("seed=many", "seed=many; give a whole number"),  # not the first setting, whose value is a letter of the message
+    ("experiment=null", "choose one of coral"),
 ])
 def test_values_that_cannot_be_meant_are_told(override, said):
     with pytest.raises(UserError) as caught:
-        resolve("train", Config, [override])
+        resolve("train", Config, ["decoder.name=a", override])
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
