@@ -73,7 +73,7 @@ def everything(family, damped, tmp_path_factory, inrflow_command):
     """The family adapted to the damped system with decoder and field."""
     folder = tmp_path_factory.mktemp("all") / "run"
     outcome = inrflow_command("adapt", f"run={family[0]}", f"data.train={damped[0]}", "data.frames=6",
-                              "data.trajectories=3", "adapt.strength=all", f"output={folder}")
+                              "data.trajectories=3", "adapt.strength=all", "adapt.copies=2", f"output={folder}")
     assert outcome.code == 0, outcome.err
     return folder, outcome
 
@@ -147,7 +147,7 @@ def test_where_what_is_trained_from_scratch_lies_elsewhere_the_adapted_run_is_re
 def test_decoder_and_field_are_fitted_to_what_no_context_explains(everything, family, damped):
     surrogate = inrflow.Surrogate.load(family[0])
     with TrajectoryFile(damped[0]) as few, TrajectoryFile(damped[1]) as test:
-        batches = batches_of(surrogate, TrajectorySource(few, 6), np.arange(3), 4, 0)
+        batches = batches_of(surrogate, TrajectorySource(few, 6), np.arange(3), 2, 0)
         models = [
             adapt_context(surrogate, batches).surrogate,
             adapt_further(surrogate, batches, field_too=False)[0].surrogate,

@@ -138,12 +138,14 @@ def test_a_run_with_recorded_decisions_repeats_bit_for_bit(recipe, data, tmp_pat
     # given in the configuration, under another budget
     given = [f"training.steps.{name}={value}" for name, value in decisions.items()]
     trained_on(data, tmp_path / "second", *settings, "training.minutes=1", *given).save(tmp_path / "second")
-    # left by a run that was stopped
-    (tmp_path / "third").mkdir()
-    shutil.copy(tmp_path / "first" / "decisions.json", tmp_path / "third")
-    trained_on(data, tmp_path / "third", *settings).save(tmp_path / "third")
+    others = ["second"]
+    if recipe == "auto":  # left by a run that was stopped, which recipes cannot tell from given ones
+        (tmp_path / "third").mkdir()
+        shutil.copy(tmp_path / "first" / "decisions.json", tmp_path / "third")
+        trained_on(data, tmp_path / "third", *settings).save(tmp_path / "third")
+        others.append("third")
     first = tensors(tmp_path / "first")
-    for other in ("second", "third"):
+    for other in others:
         again = tensors(tmp_path / other)
         assert again.keys() == first.keys() and all(torch.equal(again[key], first[key]) for key in first)
         record = json.loads((tmp_path / other / "candidates.json").read_text())
