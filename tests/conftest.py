@@ -116,6 +116,16 @@ def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def few_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with persistence alone beside the model: fitting the other references takes a third of a tiny training.
+    These are fitted to every kind of data in tests/evaluation and tests/properties."""
+    from inrflow.evaluation.references import REFERENCES
+
+    for name in REFERENCES.keys() - {"persistence"}:
+        monkeypatch.delitem(REFERENCES, name)
+
+
+@pytest.fixture
 def registries() -> Iterator[None]:
     """Whatever is registered meanwhile is forgotten afterwards."""
     from inrflow.data.formats import builtin  # noqa: F401

@@ -99,6 +99,7 @@ KINDS = [("A climate NetCDF, in several files", climate, check_climate), ("A tab
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("few_references")
 @pytest.mark.parametrize(("section", "make", "check"), KINDS)
 def test_from_the_file_to_a_forecast_in_its_form(section, make, check, elsewhere, inrflow_command, quick_settings):
     make()

@@ -52,6 +52,7 @@ def write_turning(path, first, calendar, epoch):
     return values
 
 
+@pytest.mark.usefixtures("few_references")
 @pytest.mark.parametrize("calendar", ["360_day", "standard"])
 def test_files_whose_times_count_from_other_days_are_of_the_same_times(calendar, elsewhere, inrflow_command):
     """In the standard calendar, January has 31 days."""

@@ -97,6 +97,8 @@ class PodDmd(Reference):
 def _advance(step_map: Tensor, z: Tensor, steps: Tensor) -> Tensor:
     """Coefficients (S, r) after numbers of steps (S,), by repeated squaring of the affine map."""
     counts = torch.round(steps).long()
+    if bool((counts == 1).all()):
+        return step_map[0] + z @ step_map[1:]
     for bit in range(int(counts.max()).bit_length()):
         if bit:
             step_map = torch.cat([step_map[:1] + step_map[:1] @ step_map[1:], step_map[1:] @ step_map[1:]])
