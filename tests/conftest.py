@@ -115,14 +115,19 @@ def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inrflow.commands.train._report", lambda *_: None)
 
 
-@pytest.fixture
-def few_references(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_persistence_alone(patch: pytest.MonkeyPatch) -> None:
     """Reports with persistence alone beside the model: fitting the other references takes a third of a tiny training.
-    These are fitted to every kind of data in tests/evaluation and tests/properties."""
+    These have tests in tests/evaluation and tests/properties."""
     from inrflow.evaluation.references import REFERENCES
 
     for name in REFERENCES.keys() - {"persistence"}:
-        monkeypatch.delitem(REFERENCES, name)
+        patch.delitem(REFERENCES, name)
+
+
+@pytest.fixture
+def few_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Persistence alone in reports."""
+    with_persistence_alone(monkeypatch)
 
 
 @pytest.fixture

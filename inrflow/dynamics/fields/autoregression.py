@@ -39,6 +39,7 @@ class AutoregressionTerm(MapTerm):
     staying: Tensor
     reach: Tensor
     latest: Tensor
+    late: Tensor
     corrections: Tensor
     fading: Tensor
 
@@ -57,6 +58,8 @@ class AutoregressionTerm(MapTerm):
         self.register_buffer("reach", torch.tensor([[-math.inf], [math.inf]]).repeat(1, size), persistent=stays)
         latest = torch.cat([torch.arange(size), torch.arange(delayed).repeat(lags - 1)])  # code of each entry
         self.register_buffer("latest", latest, persistent=False)
+        late = torch.cat([torch.zeros(size), torch.arange(1, lags).repeat_interleave(delayed)])  # steps, of each entry
+        self.register_buffer("late", late.long(), persistent=False)
         self.register_buffer("corrections", torch.zeros(leads, delayed, lags * delayed), persistent=corrected)
         self.register_buffer("fading", torch.zeros(delayed), persistent=corrected)
 
@@ -141,14 +144,9 @@ class AutoregressionTerm(MapTerm):
         """Corrections (S, n - k, p r) after `steps` (S,), for all lags."""
         table = torch.nn.functional.pad(self.corrections.double(), (0, 0, 0, self.size - self.delayed, 1, 0))
         fading = torch.nn.functional.pad(self.fading.double(), (0, self.size - self.delayed))[self.latest]
-        lead = steps[:, None] - self._lag
+        lead = steps[:, None] - self.late
         return table[lead.clamp(0, self.leads), self.latest] * (
             fading ** (lead - self.leads).clamp(min=0))[..., None]
-
-    @property
-    def _lag(self) -> Tensor:
-        """Number of steps (n - k,) by which each entry of a state is late."""
-        return torch.cat([torch.zeros(self.size), torch.arange(1, self.lags).repeat_interleave(self.delayed)]).long()
 
     def beyond(self, states: Tensor) -> Tensor:
         """Part of states (S, n - k) outside the range `reach`; past codes use that of the latest."""
@@ -157,7 +155,7 @@ class AutoregressionTerm(MapTerm):
 
     def _shares(self, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Factors (S, n - k) of the iterated map and of the latest codes after `steps` (S,), for all lags."""
-        damped, stays = (self._at_lead(factors.double().expand(-1, self.size), steps[:, None] - self._lag, first)
+        damped, stays = (self._at_lead(factors.double().expand(-1, self.size), steps[:, None] - self.late, first)
                          for factors, first in ((self.damping, 1.0), (self.staying, 0.0)))
         return (1 - stays) * damped, stays
 

@@ -10,6 +10,7 @@ from inrflow.cli import main
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
+from tests.conftest import with_persistence_alone
 
 HOURS = 400
 HOURS_AT_FIRST = int((np.datetime64("2024-01-01") - np.datetime64("1970-01-01")) / np.timedelta64(1, "h"))
@@ -27,8 +28,10 @@ def series():
 def run(series, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     series.to_csv(folder / "one.csv", index=False)
-    assert main(["train", f"data.train={folder / 'one.csv'}", "data.frames=360", "training.minutes=0.05",
-                 f"output={folder / 'run'}"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        with_persistence_alone(patch)
+        assert main(["train", f"data.train={folder / 'one.csv'}", "data.frames=360", "training.minutes=0.05",
+                     f"output={folder / 'run'}"]) == 0
     return folder
 
 
