@@ -191,10 +191,10 @@ class Roles:
         known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels, *self._dates}
         if self.description.geometry == "sphere":
             known |= set(self.lonlat)
-        unknown = [name for name in without_answers(self.path, self.names) if name not in known] if strict else []
+        if unknown := [name for name in self.names if name not in known] if strict else []:
+            unknown = [name for name in without_answers(self.path, self.names) if name in unknown]
         problem = [f"has the unknown column {', '.join(unknown)}"] * bool(unknown)
-        problem += [f"lacks the channel {', '.join(missing)}"] * bool(missing)
-        if problem:
+        if problem := problem + [f"lacks the channel {', '.join(missing)}"] * bool(missing):
             raise self._mismatch(" and ".join(problem), channels)
 
     def points(self, block: dict[str, np.ndarray], first: int, observed: np.ndarray | None = None) -> PointTable:
