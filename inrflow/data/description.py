@@ -7,6 +7,7 @@ are transformed linearly, without offset.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -348,6 +349,21 @@ class Description:
                                   for key, value in stored.items()}
         values["symmetries"] = Symmetries.from_dict(stored["symmetries"])
         return cls(**values)
+
+
+def without_answers(source: object, given: Iterable[str], channels: Sequence[str] | None = None) -> list[str]:
+    """Names of the columns of a file without those that answers add to values or medians, which is told; all names
+    if FLAG is not among them, or if the user names channels."""
+    names = list(given)
+    if channels or FLAG not in names:
+        return names
+    own = {name.removesuffix("_q50") for name in names}
+    added = {FLAG, *(f"{name}_{what}" for name in own for what in ("std", "q05", "q95", "z_score", "observed"))}
+    slopes = tuple(f"d{name}_d" for name in own)
+    left = [name for name in names if name in added or name.startswith(slopes)]
+    warnings.warn(f"{source} holds answers of inrflow, of which {', '.join(left)} {'is' if len(left) == 1 else 'are'} "
+                  "left out; channels=[...] names what is taken", stacklevel=3)
+    return [name for name in names if name not in left]
 
 
 def _joined(names: Sequence[str]) -> str:

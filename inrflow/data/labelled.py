@@ -266,7 +266,7 @@ def query_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
         points, lines = np.zeros((1, 1)), {}
     else:
         points, lines = grid_points(axes, description)
-    points = numbers_of(points, "points").double().numpy()
+    points = numbers_of(points, "points").double().numpy().reshape(-1, np.shape(points)[-1])
     answer = ask(times, points)
     columns = description.answers([key.replace("mean", "") for key in answer],
                                   "give std=False, or rename it in the data and train again")
@@ -297,7 +297,7 @@ def query_points(
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
     """Times (R,) and points (R, d) of single rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape
     of the result without channels. Dates and degrees are converted. x may be None if the data have no places. A column
-    of times (T, 1) denotes a grid, as in broadcasting.
+    of times (T, 1) denotes a grid, as in broadcasting. Points (X, Y, d) may have several axes, as has the result.
 
     Raises UserError if shapes do not fit. Warns about rows that may have been intended as a grid.
     """
@@ -309,13 +309,21 @@ def query_points(
             raise UserError(f"a query has no points; give x with {', '.join(description.coordinates)}")
         x = np.zeros((1, 1) if grid else (*times.shape, 1))
     given = x if hasattr(x, "iloc") else numbers_of(x, "points")
-    points, d = numbers_of(unit_vectors(given, description), "points"), len(description.coordinates)
+    d, spread = len(description.coordinates), tuple(given.shape[:-1])
+    if several := len(spread) > 1 and given.shape[-1] in (d, 2) and (times.dim() < 2 or times.shape == spread):
+        if not grid and times.shape == spread[:1]:
+            raise UserError(f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(given.shape)}; give "
+                            f"t[:, None] for all points at all times, or t {spread} for times of their own")
+        given, grid = given.reshape(-1, given.shape[-1]), grid or times.dim() == 1
+        times = times.reshape(-1) if times.dim() > 1 else times
+    points = numbers_of(unit_vectors(given, description), "points")
     points = points if points.is_floating_point() else points.double()
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
         points = points[:, None]
     if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
         raise UserError(f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected "
-                        f"t (R,) and x (R, {d}), or t and x of one frame or of a grid of times and points")
+                        f"t (R,) and x (R, {d}), or t and x of one frame or of a grid of times and points, with the "
+                        "coordinates as the last axis of x")
     single = points.dim() == 1
     points = points[None] if single else points
     one_frame = times.dim() == 0 and not grid
@@ -326,7 +334,8 @@ def query_points(
     if by_row and len(times) > 1 and bool((times.diff() > 0).all() & (points.diff(dim=0) != 0).any(1).all()):
         warnings.warn(f"{len(times)} times and as many points are {len(times)} single points, values (R, C); for all "
                       "points at all times, (T, N, C), give times as a column, t[:, None]", stacklevel=4)
-    shape: tuple[int, ...] = (len(times),) if by_row else (len(times), len(points))
+    places = spread if several else (len(points),)
+    shape: tuple[int, ...] = places if by_row else (len(times), *places)
     if one_frame:
         shape = shape[1:]
     return times, points, by_row, shape[:-1] if single and (one_frame or by_row) else shape

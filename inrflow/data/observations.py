@@ -31,9 +31,9 @@ class Observations:
 
     Accepted, numpy or torch (or lists):
     rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
-    u (N, C). The axis of a single channel may be omitted, except from u (T, N) with T = N, which is read as rows of N
-    channels. Raises UserError if shapes do not fit, times or coordinates of observed values are not finite, values
-    are infinite, or nothing is observed.
+    u (N, C). On a grid N may be several axes: x (X, Y, d), u (T, X, Y, C). The axis of a single channel may be omitted,
+    except from u (T, N) with T = N, which is read as rows of N channels. Raises UserError if shapes do not fit, times
+    or coordinates of observed values are not finite, values are infinite, or nothing is observed.
 
     Times may be dates (ISO text, datetime, datetime64, pandas), places on a sphere longitude and latitude in degrees
     (N, 2); a surrogate converts them. Data without places have x None, t (T,) and u (T, C).
@@ -182,6 +182,10 @@ def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, 
     """Standard shapes: rows t (R,), x (R, d), u (R, C), or frames t (T,), x (N, d) or (T, N, d), u (T, N, C)."""
     problem = UserError(f"observations have t {t.shape}, x {x.shape} and u {u.shape}; expected rows (R,), (R, d), "
                         "(R, C), or frames (T,), (N, d) or (T, N, d), (T, N, C), or one frame (), (N, d), (N, C)")
+    grid = x.shape[:-1]
+    if len(grid) > 1 and u.shape[t.ndim:][:len(grid)] == grid and (u.ndim > 3 or t.ndim == 0 or u.shape[:2] != grid):
+        u = u.reshape(*t.shape, -1, *u.shape[t.ndim + len(grid):])
+        x = x.reshape(-1, x.shape[-1])
     if t.ndim > 1 or x.ndim not in (2, 3):
         raise problem
     if 0 in (t.size, x.size, u.size):

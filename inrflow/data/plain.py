@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from inrflow.errors import UserError, first_line
 
@@ -42,9 +43,12 @@ def detached(value: Tensor, name: str) -> Tensor:
     """Tensor without its gradient. Raises UserError within transforms of torch.func, where it has no values."""
     try:
         value.data_ptr()
-    except RuntimeError as error:
-        raise UserError(f"{name}: a tensor has no values within torch.func (jacrev, vmap ...); use "
-                        "torch.autograd.functional.jacobian, or solution.derivatives(t, x)") from error
+        forward = unpack_dual(value).tangent is not None
+    except RuntimeError:
+        forward = True
+    if forward:
+        raise UserError(f"{name}: a tensor has no values within torch.func (jacrev, vmap ...), and no derivatives in "
+                        "forward mode; use torch.autograd.functional.jacobian, or solution.derivatives(t, x)")
     return value.detach()
 
 

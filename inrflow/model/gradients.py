@@ -1,8 +1,8 @@
 """Gradients of a solution's values with respect to query times and points, observed values, and states.
 
 Values are those of an ordinary query. Gradients in times and points are first derivatives in closed form, attached to
-the values, so that there is no second derivative, which is refused; those in observations and states are
-torch's, through assimilation, integration and decoding.
+the values; second derivatives that involve these are refused. Gradients in observations and states are torch's, through
+assimilation, integration and decoding.
 """
 
 from __future__ import annotations
@@ -18,38 +18,53 @@ from inrflow.errors import UserError
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
                   ) -> Tensor:
     """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as from `query_points`."""
-    if solution.estimate.mean.requires_grad:
-        mean = _decoded(solution, times, points, by_row)
+    asked = [one for one in (t, x) if isinstance(one, Tensor) and one.requires_grad]
+    state = solution.estimate.mean
+    second = _Second.apply(*asked, *[state] * state.requires_grad)
+    if state.requires_grad:
+        values = _decoded(solution, times, points, by_row)[..., None]
+        mixed = _Second.apply(*asked) if asked else values.new_zeros(())
+        mean = mean + _Change.apply(values, torch.ones_like(values), mixed)
     if isinstance(x, Tensor) and x.requires_grad:
         slopes = solution._collected(times, points, by_row, ("dx",))["dx"]
         degrees = x.shape[-1] < points.shape[-1]
         places = (_on_sphere(x) if degrees else x).reshape(points.shape).to(mean)
-        mean = mean + _Change.apply(places[..., None, :].expand(slopes.shape), slopes)
+        mean = mean + _Change.apply(places[..., None, :].expand(slopes.shape), slopes, second)
     if isinstance(t, Tensor) and t.requires_grad:
         moments, rates = t.reshape(-1).to(mean), _rates(solution, times, points, by_row)[..., None]
-        mean = mean + _Change.apply(moments.reshape(-1, *[1] * (rates.ndim - 1)).expand(rates.shape), rates)
+        mean = mean + _Change.apply(moments.reshape(-1, *[1] * (rates.ndim - 1)).expand(rates.shape), rates, second)
     return mean
 
 
 class _Change(torch.autograd.Function):
-    """Zeros (...) whose gradient in coordinates (..., d) are given slopes (..., d); a second derivative is refused."""
+    """Zeros (...) whose gradient in coordinates (..., d) is that of given slopes (..., d), plus `second`, a zero."""
 
     @staticmethod
-    def forward(context: Any, coordinates: Tensor, slopes: Tensor) -> Tensor:
-        context.save_for_backward(slopes)
+    def forward(context: Any, coordinates: Tensor, slopes: Tensor, second: Tensor) -> Tensor:
+        context.save_for_backward(slopes, second)
         return coordinates.new_zeros(slopes.shape[:-1])
 
     @staticmethod
-    def backward(context: Any, change: Tensor) -> tuple[Tensor, None]:
-        gradient = change.detach()[..., None] * context.saved_tensors[0]
-        if torch.is_grad_enabled():  # create_graph=True
-            gradient.requires_grad_().register_hook(_refuse)
-        return gradient, None
+    def backward(context: Any, change: Tensor) -> tuple[Tensor, None, None]:
+        slopes, second = context.saved_tensors
+        return change[..., None] * slopes + second, None, None
 
 
-def _refuse(_: Tensor) -> None:
-    raise UserError("values of a solution have first derivatives in points and times alone, so that no gradient goes "
-                    "through these; take differences of solution.derivatives(t, x)")
+class _Second(torch.autograd.Function):
+    """Zero, a function of all tensors on which slopes depend, whose gradient in these is refused."""
+
+    @staticmethod
+    def forward(context: Any, *given: Tensor) -> Tensor:
+        context.set_materialize_grads(False)
+        context.count = len(given)
+        return given[0].new_zeros(())
+
+    @staticmethod
+    def backward(context: Any, change: Tensor | None) -> tuple[None, ...]:
+        if change is not None:
+            raise UserError("values of a solution have first derivatives in points and times alone, so that no "
+                            "gradient goes through these; take differences of solution.derivatives(t, x)")
+        return (None,) * context.count
 
 
 def _on_sphere(degrees: Tensor) -> Tensor:

@@ -34,10 +34,11 @@ class Solution(Shown):
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
         t (T, 1), or (T,) with T not N, and x (N, d): all points at all times, values (T, N, C), as in `frames`.
-    Units are those of the training data; times may be dates where its times are ("2020-01-31T12", datetime64), points
-    of a sphere degrees (N, 2), longitude and latitude; data without places need no x, with values (C,) or (T, C). Times
-    farther from all observations than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps,
-    whichever is longer; a million time spans where the dynamics are affine, with an exact flow."""
+    For x on a grid, (X, Y, d), these axes take the place of N; of t (X, Y) that of R. Units are those of the training
+    data; times may be dates where its times are ("2020-01-31T12", datetime64), points of a sphere degrees (N, 2),
+    longitude and latitude; data without places need no x, with values (C,) or (T, C). Times farther from observations
+    than `Extent.reach` raise UserError: 100 time spans of training or 1000 of its steps, whichever is longer; a million
+    time spans where the dynamics are affine, with an exact flow."""
 
     def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
                  update: Callable[[Observations], Solution] | None = None) -> None:

@@ -35,6 +35,10 @@ def test_frames_rows_and_moving_points_are_the_same_field():
         np.testing.assert_array_equal(frames.u, U)
     assert_whole_field(Observations(T, X, U))
     assert_whole_field(Observations(*rows()))
+    grid = X.reshape(2, 3, 2)
+    assert_whole_field(Observations(T, grid, U.reshape(4, 2, 3, 2)))
+    assert Observations(T, grid, U.reshape(4, 2, 3, 2)[..., 0]).channels == 1
+    np.testing.assert_array_equal(Observations(0.0, grid, U[0].reshape(2, 3, 2)).frames().u, U[:1])
 
 
 def test_order_of_rows_and_frames_does_not_matter():

@@ -98,6 +98,15 @@ def test_gradients_through_first_derivatives_are_refused_not_left_out(case):
     slopes, = torch.autograd.grad(surrogate.assimilate(observed)(0.3 * UNIT, x).sum(), x, create_graph=True)
     with pytest.raises(UserError, match="first derivatives in points and times alone"):
         (factor * slopes**2).sum().backward()
+    solution, frames, known = surrogate.assimilate(observed), observed.frames(), points.detach()
+    u = torch.tensor(frames.u, dtype=torch.float64)
+    for ask, at in ((lambda x: solution(0.3 * UNIT, x), known), (lambda t: solution(t, known), torch.tensor(0.3)), (
+            lambda u, x: surrogate.assimilate(Observations(frames.t, frames.x, u))(0.3 * UNIT, x), (u, known))):
+        with pytest.raises(UserError, match="first derivatives in points and times alone"):
+            torch.autograd.functional.hessian(lambda *given, ask=ask: ask(*given).sum(), at)
+    exact = torch.autograd.functional.jacobian(lambda x: solution(0.3 * UNIT, x).sum(), known, vectorize=True)
+    along = torch.autograd.functional.jvp(lambda x: solution(0.3 * UNIT, x).sum(), known, torch.ones_like(known))[1]
+    assert torch.isclose(exact.sum(), along, rtol=1e-6)
 
 
 def test_transforms_of_functions_are_refused_with_what_to_use(case):
@@ -108,6 +117,8 @@ def test_transforms_of_functions_are_refused_with_what_to_use(case):
                        torch.as_tensor(frames.u))):
         with pytest.raises(UserError, match="torch.autograd.functional.jacobian"):
             torch.func.jacrev(at)(value)
+        with pytest.raises(UserError, match="forward mode"):
+            torch.autograd.functional.jacobian(at, value, strategy="forward-mode", vectorize=True)
 
 
 def test_what_has_no_gradient_is_said_or_comes_without():

@@ -66,6 +66,13 @@ def test_rows_frames_and_grids_are_the_decoder_at_the_states(modulation):
     torch.testing.assert_close(solution(TIMES[2], x[4]), expected[2, 4])
     torch.testing.assert_close(solution(TIMES.repeat_interleave(POINTS), x.repeat(3, 1)), expected.flatten(0, 1))
     assert solution.frames(TIMES[1], x).shape == (1, POINTS, 2) and isinstance(solution(0.5, x.numpy()), np.ndarray)
+    grid, whole = x[:10].reshape(2, 5, 2), expected[:, :10].unflatten(1, (2, 5))
+    torch.testing.assert_close(solution(TIMES, grid), whole)
+    torch.testing.assert_close(solution(TIMES[1], grid), whole[1])
+    torch.testing.assert_close(solution(TIMES[:, None, None].expand(3, 2, 5), grid.expand(3, 2, 5, 2)), whole)
+    torch.testing.assert_close(solution.frames(TIMES[:2], grid), whole[:2])
+    with pytest.raises(UserError, match=r"t\[:, None\]"):  # or points that move
+        solution(TIMES[:2], grid)
 
 
 def test_lists_and_dictionaries_of_observations_have_a_solution_for_each_and_rows_of_numbers_need_no_parsing():

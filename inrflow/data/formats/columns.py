@@ -25,7 +25,7 @@ from inrflow.data.calendar import (
     zone_offset,
     zone_remark,
 )
-from inrflow.data.description import FLAG, PLACE, Description
+from inrflow.data.description import FLAG, PLACE, Description, without_answers
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, degrees_of, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.data.stations import daylight_saving_remark, far_times, reported
@@ -185,13 +185,16 @@ class Roles:
         UserError."""
         channels = self.description.channels
         missing = [name for name in channels if name not in self.names]
+        if missing and {f"{name}_q50" for name in missing} <= set(self.names):
+            raise UserError(f"{self.path} holds a forecast of {', '.join(missing)}, no observations; give observed "
+                            f"values, or rename {missing[0]}_q50 to {missing[0]} to take medians as observed")
         known = {"", "trajectory", self.time, *channels, *self.description.coordinates, *labels, *self._dates}
         if self.description.geometry == "sphere":
             known |= set(self.lonlat)
-        unknown = [name for name in self.names if name not in known] if strict else []
+        if unknown := [name for name in self.names if name not in known] if strict else []:
+            unknown = [name for name in without_answers(self.path, self.names) if name in unknown]
         problem = [f"has the unknown column {', '.join(unknown)}"] * bool(unknown)
-        problem += [f"lacks the channel {', '.join(missing)}"] * bool(missing)
-        if problem:
+        if problem := problem + [f"lacks the channel {', '.join(missing)}"] * bool(missing):
             raise self._mismatch(" and ".join(problem), channels)
 
     def points(self, block: dict[str, np.ndarray], first: int, observed: np.ndarray | None = None) -> PointTable:

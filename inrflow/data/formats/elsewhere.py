@@ -58,7 +58,7 @@ GENERAL = (
     _known("pickled objects", rb"\x80[\x02-\x05]",
            "where you wrote it, write arrays by numpy.savez, a table by DataFrame.to_csv or to_parquet"),
     _known("Excel or OpenDocument",
-           rb"\xd0\xcf\x11\xe0|PK\x03\x04.{26}(\[Content_Types\]|_rels/|xl/|mimetypeapplication/vnd)",
+           rb"\xd0\xcf\x11\xe0|PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/|mimetypeapplication/vnd)",
            "save its sheet as CSV, with one line of names above the rows", re.DOTALL),
 )
 SPECIAL = (

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from inrflow.data.calendar import DEFAULT_CALENDAR, compact_dates, since_1970
-from inrflow.data.description import PLACE
+from inrflow.data.description import PLACE, without_answers
 from inrflow.data.formats.columns import (
     FLAGS,
     HEIGHTS,
@@ -153,7 +153,7 @@ class TableContent(Content):
         times = [name for name in names if name in TIMES or name in dated or (
             len(name) > 1 and name.lower() in TIMES)]  # T: temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ()), *level}
-        others = [name for name in names if name not in taken]
+        others = [name for name in without_answers(path, names, options.channels) if name not in taken]
         labelled = set(labels(block))
         numbered = {name for name in labelled if all_numbers(block[name])}  # stations or flags
         blank = [name for name in others if not options.channels and name not in numbered and all(

@@ -302,3 +302,22 @@ def test_answers_to_all_rows_of_the_schema_are_written_as_they_come(layout, tmp_
                 np.testing.assert_array_equal(held["extrapolated"][index, own], wanted > 100)
         if layout != "scattered":
             np.testing.assert_array_equal(new.parameters, [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz", "nc", "pvd"])
+def test_what_answers_add_to_values_is_no_channel_of_theirs(suffix, tmp_path):
+    about = Description("a", ("u",), ("x", "y"))
+    t, x, y = (one.ravel() for one in np.meshgrid([0.0, 1.0], [0.0, 0.3, 0.8], [0.0, 0.5], indexing="ij"))
+    table = PointTable(np.zeros(len(t), int), t, np.stack([x, y], 1), {"t": t, "x": x, "y": y})
+    added = ["u_std", "du_dx", "extrapolated"], ["u_q05", "u_q95", "u_z_score", "extrapolated"]
+    for values, names in zip(["u", "u_q50"], added, strict=True):
+        target = tmp_path / f"{values}.{suffix}"
+        with PointWriter(target, about) as writer:
+            writer.append(table, {values: x + t, **dict.fromkeys(names[:-1], y), names[-1]: (t > 0).astype(np.int8)})
+        with pytest.warns(UserWarning, match=r"answers of inrflow.* left out") as told:
+            convert(target, tmp_path / f"{values}.h5")
+        assert all(name in str([one.message for one in told]) for name in names)
+        with TrajectoryFile(tmp_path / f"{values}.h5") as file:
+            assert file.description.channels == (values,)
+    with pytest.raises(UserError, match=r"medians"):  # a forecast is no observation
+        read_observations(target, about)

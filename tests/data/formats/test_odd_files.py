@@ -72,6 +72,9 @@ def test_serial_numbers_of_spreadsheets_are_dates_in_columns_of_dates_alone(tmp_
     assert read_observations(tmp_path / "a.csv", about)[0].frames().t.tolist() == frames.t.tolist()
     about, frames = frames_of(tmp_path / "b.csv", "\n".join(["time,x,y,u", *rows(times)]))
     assert about.time_units is None and frames.t.tolist() == list(map(float, times))
+    clocks = [f"45352,{clock}" for clock in ("00:00", "01:00", "02:00")]
+    about, frames = frames_of(tmp_path / "c.csv", "\n".join(["Date,Time,x,y,u", *rows(clocks)]))
+    assert about.channels == ("u",) and frames.t.tolist() == (FIRST + np.arange(3)).tolist()
 
 
 @pytest.mark.parametrize("clocks", [["0", "0.25", "0.5"], ["0000", "0600", "1200"], ["0", "6", "12"]])

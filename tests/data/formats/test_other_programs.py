@@ -53,6 +53,7 @@ def test_tecplot_goes_in_by_a_pattern(tmp_path):
 @pytest.mark.parametrize(("start", "words"), [
     (b"#!TDV112" + bytes(20), "ASCII"), (b"C Binary" + bytes(200), "give the case"),
     (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml" + bytes(9), "as CSV"),
+    (b"PK\x03\x04" + bytes(26) + b"docProps/app.xml" + bytes(9), "as CSV"),  # as pandas writes them by openpyxl
     (b"PK\x03\x04" + bytes(26) + b"u.npy" + bytes(9), "copy or write it again"), (pickle.dumps([1.5]), "numpy.savez"),
     (b'{"type": "FeatureCollection"}', "to_csv"), (b'[{"t": 0}]', "to_csv"),
 ])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers
-from inrflow.data.description import PLACE, Description
+from inrflow.data.description import PLACE, Description, without_answers
 from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.streams.gridded import ArrayWriter
@@ -52,7 +52,7 @@ class ArrayContent(StreamedContent):
         held = ", ".join(f"{name} {array.shape if array.dtype.kind in 'fiuc' else '(no numbers)'}"
                          for name, array in arrays.items()) or "none"
         self._held = f"{path} holds the arrays {held}"
-        arrays = {name.replace(*IN_FILES): array for name, array in arrays.items()}
+        arrays = {name.replace(*IN_FILES): arrays[name] for name in without_answers(path, arrays, options.channels)}
         times_of = _TIMES if options.time is None else (options.time,)
         if dated := find_column([name for name, array in arrays.items() if array.dtype.kind == "M"], times_of):
             arrays = {**arrays, dated: moments_to_numbers(arrays[dated], DEFAULT_CALENDAR)}

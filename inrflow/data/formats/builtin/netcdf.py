@@ -13,7 +13,7 @@ import numpy as np
 
 from inrflow.data.batch import Markers, blanked
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units, units_of
-from inrflow.data.description import Description
+from inrflow.data.description import Description, without_answers
 from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
@@ -283,7 +283,7 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
             raise UserError(f"{path} has no variable {', '.join(absent)}; there are: {listed}")
         chosen = list(channels)
     else:
-        along = {name: dims for name, dims in numeric.items() if time_dim is None or time_dim in dims}
+        along = {name: numeric[name] for name in without_answers(path, numeric) if time_dim in (None, *numeric[name])}
         flags = [name for name in along if len(along) > 1 and (_FLAGS & set(data[name].attrs) or "enum" in (
             getattr(data[name].encoding.get("dtype"), "metadata", None) or {}))]
         widest = max((len(dims) for name, dims in along.items() if name not in flags), default=0)

@@ -261,6 +261,7 @@ def _open_matching(path: Path, description: Description, check: bool) -> Traject
         problem = f"coordinates {', '.join(stored.coordinates)}, expected {', '.join(wanted.coordinates)}"
     elif check and not set(wanted.channels) <= set(stored.channels):
         problem = f"channels {', '.join(stored.channels)}, expected {', '.join(wanted.channels)}"
+        problem += " (medians of a forecast are no observations)" * (f"{wanted.channels[0]}_q50" in stored.channels)
     elif stored.time_units and wanted.time_units and stored.time_units != wanted.time_units:
         problem = f"times in {stored.time_units}, expected {wanted.time_units}"
     if problem:

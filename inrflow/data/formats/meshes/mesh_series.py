@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from inrflow.data.description import Description
+from inrflow.data.description import Description, without_answers
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.meshes.mesh_writers import NODES, PvdWriter, XdmfWriter, meshio_for
 from inrflow.data.formats.meshes.simplices import simplices
@@ -329,7 +329,7 @@ class MeshContent(StreamedContent):
         super().__init__(path)
         self._series = series
         available, usual = list(self._series.fields(0, True)), list(self._series.fields(0))
-        channels = list(options.channels or usual)
+        channels = list(options.channels or without_answers(path, usual))
         if options.channels is None and (left := self._series.across()):
             warnings.warn(f"{path}: {', '.join(left)}, across the plane of the mesh, "
                           f"{'is' if len(left) == 1 else 'are'} left out; channels=[{','.join([*usual, *left])}] takes "

@@ -13,7 +13,7 @@ from inrflow.data.formats.columns import all_numbers, column_numbers
 from inrflow.data.formats.streams.headers import slashed
 
 _UNITS = "seconds since 1970-01-01"
-HOURS, HOUR = ("hour", "hr", "hh"), re.compile(r"\s*([01]?\d|2[0-4])\s*")
+HOURS, _HOUR = ("hour", "hr", "hh"), re.compile(r"\s*([01]?\d|2[0-4])\s*")
 _CLOCK = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([ap]\.?m\.?)?\s*", re.IGNORECASE)
 _PARTS = (("year", "yyyy", "yr"), ("month", "mon"), ("day", "dd"), HOURS, ("minute", "min"),
           ("second", "sec"))
@@ -21,6 +21,7 @@ _DAY_OF_YEAR = ("doy", "dayofyear", "day_of_year")
 _CALLED = re.compile(r"date|dat(um)?$|time|zeit|uhr|stamp|fecha|aaaa|yyyy|jjjj|mess_datum|epoch|unix|^ts$",
                      re.IGNORECASE)
 _UNIVERSAL = re.compile(r"(^|[ _.(-])(utc|gmt)", re.IGNORECASE)
+_SERIAL = re.compile(r"\s*\d{5}(\.0*)?\s*")
 _LONG = 10  # digits of dates with an hour, unlikely for other numbers
 
 
@@ -28,7 +29,7 @@ def dates_and_clocks(cells: Mapping[str, Sequence[str]]) -> tuple[list[str], lis
     """Names of the columns of dates, and of clock times, in the first rows of a table; where there are several of both,
     as in local and in universal time, those in universal time, if one of each is called so."""
     clocks = [name for name, own in cells.items() if all(map(_CLOCK.fullmatch, own)) or (
-        name.lower() in HOURS and all(map(HOUR.fullmatch, own)))]
+        name.lower() in HOURS and all(map(_HOUR.fullmatch, own)))]
     dates = [name for name, own in cells.items() if _are_dates(name, [cell.strip() for cell in own])]
     universal = [[name for name in names if _UNIVERSAL.search(name)] for names in (dates, clocks)]
     if min(len(dates), len(clocks)) > 1 and [len(names) for names in universal] == [1, 1]:
@@ -48,6 +49,15 @@ def _are_dates(name: str, cells: Sequence[str]) -> bool:
         return slashed(cells) or bool(np.isfinite(dates_to_numbers(cells, _UNITS)).all())
     except ValueError:
         return False
+
+
+def with_clocks(name: str, days: np.ndarray, clocks: np.ndarray) -> np.ndarray:
+    """Dates with the times of clocks, as text, from two columns (R,) of text; serial numbers of days of spreadsheets,
+    in a column with the `name` of dates, become dates."""
+    numbers = column_numbers(days, name, Path(), 0) if all(map(_SERIAL.fullmatch, days.tolist())) else None
+    if numbers is not None and (found := compact_dates(numbers, name)) is not None:
+        days = np.array([moment[:10] for moment in np.datetime_as_string(found[0]).tolist()], object)
+    return days + " " + clocks + (":00" if _HOUR.fullmatch(clocks[0]) else "")
 
 
 def parts_of_dates(names: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from inrflow.data.formats.columns import (
     is_missing,
 )
 from inrflow.data.formats.registry import TableWriter
-from inrflow.data.formats.streams.clocks import HOUR, HOURS, dates_and_clocks, dates_of_parts, parts_of_dates
+from inrflow.data.formats.streams.clocks import HOURS, dates_and_clocks, dates_of_parts, parts_of_dates, with_clocks
 from inrflow.data.formats.streams.headers import (
     FOOTER,
     SEPARATORS,
@@ -247,8 +247,7 @@ class CsvColumns(Columns):
         """Columns with dates and clock times of separate columns (such as `date` and `time`) combined."""
         if self._clock is not None:
             time, day, clock = self._clock
-            hours = ":00" if HOUR.fullmatch(columns[clock][0]) else ""
-            columns[time] = columns[day] + " " + columns[clock] + hours
+            columns[time] = with_clocks(day, columns[day], columns[clock])
         return columns
 
     def _cells(self, name: str, column: Sequence[str]) -> np.ndarray:
