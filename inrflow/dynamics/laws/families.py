@@ -40,7 +40,7 @@ from inrflow.dynamics.laws.terms import (
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
-_ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
+_ORDERS, _DEGREES = (1, 2), (2, 3)  # highest powers of the Laplacian, and degrees, tried in turn
 _FRAMES = 16  # sampled, at most
 _FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
@@ -77,8 +77,10 @@ class Families:
         makes short waves grow without limit.
         """
         every = self.all_terms
-        found = ([every.index(term) for name in names for term in self.terms[name] if _power(term) <= order or (
-            name == "steep")] for names in self.combined for order in _ORDERS)
+        found = ([every.index(term) for name in names for term in self.terms[name]
+                  if name == "steep" or (_power(term) <= order and len(term.products[0]) <= degree)]
+                 for names in self.combined for order in _ORDERS
+                 for degree in _DEGREES["fluxes" in names :])
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def beside(self, more: dict[str, list[Term]], combined: Sequence[tuple[str, ...]] = ()) -> Families:
