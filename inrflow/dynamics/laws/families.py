@@ -40,7 +40,7 @@ from inrflow.dynamics.laws.terms import (
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
-_ORDERS, _DEGREES = (1, 2), (2, 3)  # highest powers of the Laplacian, and degrees, tried in turn
+_ORDERS = (1, 2)  # highest powers of the Laplacian, tried in turn
 _FRAMES = 16  # sampled, at most
 _FAR, _VARIES = 0.02, 0.02  # divisors: least over largest value, deviation over mean, at least
 _LOW, _MORE, _WINDS = 24, 64, 512  # harmonics of a in a u; in forces, fluxes; in a du/dx, times linear terms
@@ -77,10 +77,8 @@ class Families:
         makes short waves grow without limit.
         """
         every = self.all_terms
-        found = ([every.index(term) for name in names for term in self.terms[name]
-                  if name == "steep" or (_power(term) <= order and len(term.products[0]) <= degree)]
-                 for names in self.combined for order in _ORDERS
-                 for degree in _DEGREES["fluxes" in names :])
+        found = ([every.index(term) for name in names for term in self.terms[name] if _power(term) <= order or (
+            name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def beside(self, more: dict[str, list[Term]], combined: Sequence[tuple[str, ...]] = ()) -> Families:
@@ -218,12 +216,14 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
                                                contexts_given=given, period=period)
 
     searches = []
+    few = [j for j in families.active[0] if families.combined != _COMBINED or len(terms[j].products[0]) < 3]  # cubes
+    # mimic squares of fields that are alike
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have little noise
     singly = several or len(datasets) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each, known = NormalEquations.added(of_kind), dict[tuple, tuple[np.ndarray, list[SparseLaw]]]()
-        for active in families.active:
+        for active in map(list, dict.fromkeys(map(tuple, [few, *families.active]))):
             simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative, known=known))
