@@ -187,6 +187,13 @@ def without_outliers(batch: TrajectoryBatch, limit: torch.Tensor) -> TrajectoryB
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
 
 
+def without_spikes(batch: TrajectoryBatch, least: torch.Tensor | None) -> TrajectoryBatch:
+    """Batch of series at fixed places without the values that `hampel_filter` takes for faults."""
+    places = batch.x[:, 0].expand(len(batch.u), -1, -1)
+    return batch.with_values(torch.stack([hampel_filter(u, least, True, x)
+                                          for u, x in zip(batch.u, places, strict=True)]))
+
+
 def gross_errors(missed: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Mask of the misfits (S, K, N, C) of values to a field that are far beyond the median misfit of their trajectory
     and channel, and beyond the noise's standard deviation (C,)."""
@@ -206,11 +213,13 @@ def few_and_apart(x: torch.Tensor, wrong: torch.Tensor, seen: torch.Tensor) -> t
     return few
 
 
-def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False) -> torch.Tensor:
+def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missing: bool = False,
+                  x: torch.Tensor | None = None) -> torch.Tensor:
     """Hampel filter of series (T, N, C) for instrument faults in single frames (Hampel 1974).
 
-    Values that depart from the median of five frames by far more than most, unlike their neighbours, become that median
-    or, with `missing`, NaN, with a warning. Not for channels with a `least` (C,) of 0 (rain) and short series."""
+    Values that depart from the median of five frames by far more than most, unlike their neighbours in time and at the
+    nearest places x (N, d), if given, become that median or, with `missing`, NaN, with a warning. Not for channels with
+    a `least` (C,) of 0 (rain) and short series."""
     if len(values) < _FEWEST or values.requires_grad:
         return values
     result = values.clone(memory_format=torch.contiguous_format)  # contiguous: its parts are views
@@ -230,12 +239,25 @@ def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missi
         jumps[2:-2] &= ~(missed < _GROSS * _NORMAL * missed.nanmedian(0).values)
         part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
+    if x is not None and len(x) > 1 and len(places := (torch.isfinite(values) & (result != values)).nonzero()):
+        passing = tuple(places[_beside_others(values, x, places)].T)  # fronts, which pass neighbours, too
+        result[passing] = values[passing]
     if count := int((torch.isfinite(values) & (result != values)).sum()):
         instead = "they are left out" if missing else "they are replaced by the median of five frames"
         warnings.warn(f"{count} of {int(torch.isfinite(values).sum())} values of the series are spikes of single "
                       f"frames; {instead}; train with data.faults=kept to keep them, or mark those that you "
                       "choose as NaN", stacklevel=2)
     return result
+
+
+def _beside_others(values: torch.Tensor, x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """Whether at half of the places x (N, d) nearest to single values (K, 3), given by their indices in values
+    (T, N, C), those of the same frame depart from the median of five frames likewise: (K,)."""
+    t, n, c = which.T[..., None]  # (K, 1) each
+    places = torch.cat([n, torch.as_tensor(_nearest(x.cpu().numpy(), len(x)), device=n.device)[n[:, 0]]], 1)
+    around = (t[..., None] + torch.arange(-2, 3, device=t.device)).clamp(0, len(values) - 1)
+    away = values[t, places, c] - values[around, places[..., None], c[..., None]].nanmedian(-1).values
+    return (away[:, 1:] * away[:, :1].sign() > _BESIDE * away[:, :1].abs()).double().mean(1) >= _BESIDE_EACH
 
 
 def _median(values: torch.Tensor, shifts: range) -> torch.Tensor:

@@ -18,7 +18,7 @@ from inrflow.data.batch import Normalisation, TimeScale, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations, window_of
-from inrflow.data.plausible import hampel_filter, without_outliers
+from inrflow.data.plausible import without_outliers, without_spikes
 from inrflow.decoders.base import Decoder, build_decoder, choose_device, decoder_structure
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.fields.sum import VectorField
@@ -244,7 +244,7 @@ class Surrogate(Shown):
         """The window without outliers: values far beyond all of training that no neighbour supports."""
         inner, kept = self.internal(window), self.training.get("faults") == "kept"
         if "series" in self.training and not kept:
-            inner = inner.with_values(torch.stack([hampel_filter(u, self.normalisation.least, True) for u in inner.u]))
+            inner = without_spikes(inner, self.normalisation.least)
         wild = not kept and bool((inner.u.abs() > self.normalisation.limit.to(inner.u)).any())
         return without_outliers(inner, self.normalisation.limit) if wild else inner
 

@@ -178,6 +178,15 @@ def test_single_values_far_from_their_frames_are_replaced_and_peaks_of_several_f
     np.testing.assert_array_equal(without, np.where(found == faulty, faulty, np.nan))
 
 
+def test_a_front_that_passes_neighbouring_places_at_once_is_no_spike_and_a_fault_beside_it_is():
+    t, x = np.arange(40.0)[:, None], np.linspace(0, 1, 30)
+    front = (np.sin(t / 9) + 8 * np.exp(-(((x - (t - 20)) / 0.3) ** 2)))[..., None]
+    front[30, 12] += 6
+    with pytest.warns(UserWarning, match="1 of 1200 values"):
+        found = hampel_filter(torch.as_tensor(front), x=torch.as_tensor(x)[:, None]).numpy()
+    assert np.argwhere(found != front).tolist() == [[30, 12, 0]]
+
+
 def test_spikes_of_a_few_frames_that_are_no_farther_out_than_the_field_are_left_out_of_an_adaptation(tmp_path):
     x, t = np.arange(96)[:, None] / 96, np.arange(8) / 32
     u = np.sin(2 * np.pi * (x.T - t[:, None]))[None, ..., None]

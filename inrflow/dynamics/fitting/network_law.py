@@ -60,7 +60,7 @@ from inrflow.dynamics.laws.setting import (
 from inrflow.dynamics.laws.terms import Term
 from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes, trajectories_by_points
 from inrflow.errors import UserError
-from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.effort import Limit, OutOfTime, effort
 
 _FEWEST, _LEFT = 160, 0.02  # least number of harmonics of networks; share of the error of a short law beyond them
 _ROWS = 100  # number of harmonics whose equations are used
@@ -76,6 +76,7 @@ _FEWER = 1.02  # tolerance of the least misfit for fewer terms
 _HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
+_OVERRUN = 2.0  # most effort, over the budget, which a network or its forecasts may exceed
 _STEPS = 64  # largest number of steps in an interval
 _BEYOND, _LOOKED_AT = 0.1, 8  # margin of the range of the data; trajectories that are forecast
 _INVERSE = 5  # cost of an inverse in matrix products
@@ -163,7 +164,7 @@ def fit_network_law(
         evenly_spaced(len(train.u), codes.variance.size, _TRAJECTORIES, train.u.shape[1]))
     encoded = EncodedData(domain, boundary, codes, some, *encode(codes, some))
     search = Search(encoded, judge, short, terms_beside_network(encoded, short, units), seed, say)
-    with suppress(OutOfTime):
+    with suppress(OutOfTime), effort.limited(Limit(start + _OVERRUN * seconds)):
         search.run(start, seconds, most)
     if (law := search.best) is None:
         raise UserError("no network forecasts the held-out trajectories")

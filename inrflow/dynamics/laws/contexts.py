@@ -53,13 +53,16 @@ class LawsWithContexts:
     @cached_property
     def laws(self) -> list[tuple[np.ndarray, list[SparseLaw]]]:
         """Contexts, each with laws of several sizes."""
-        size, given = self.equations.gram.shape[-1], None if self.given is None else self.given.tobytes()
+        size = self.equations.gram.shape[-1]
         every = (tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in self.simple)
-        keys = [(support, self.count, given) for support in filter(any, dict.fromkeys(every))]
-        for key in keys:
-            if key not in self.known:
-                self.known[key] = (contexts := self._contexts(key[0])), self._solved(contexts, key[0])
-        return [self.known[key] for key in keys]
+        return [self._on(support) for support in filter(any, dict.fromkeys(every))]
+
+    def _on(self, support: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, list[SparseLaw]]:
+        """Contexts solved on a support, and laws of several sizes at these."""
+        key = support, self.count, None if self.given is None else self.given.tobytes()
+        if key not in self.known:
+            self.known[key] = (contexts := self._contexts(support)), self._solved(contexts, support)
+        return self.known[key]
 
     @property
     def misfit(self) -> float:
@@ -69,11 +72,10 @@ class LawsWithContexts:
     def reselected(self, pays: bool) -> LawsWithContexts:
         """Search on supports that are selected at the contexts of the best law; where these do not pay, at contexts
         solved with all active terms."""
-        every = [self.active] * self.equations.right.shape[-1]
-        if pays and self.given is None:
-            contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
-        else:
-            contexts = self._contexts(every)
+        every = (tuple(sorted(self.active)),) * self.equations.right.shape[-1]
+        if not pays or self.given is not None:
+            return replace(self, simple=self._on(every)[1])
+        contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
         return replace(self, simple=self._solved(contexts, every))
 
     def _contexts(self, support: Sequence[Sequence[int]]) -> np.ndarray:

@@ -20,6 +20,7 @@ from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, EncodedData
 from inrflow.dynamics.laws.terms import (
     INVERSE,
     LAPLACIAN,
+    OF_LAP,
     OTHER_HARMONICS,
     SECOND,
     VALUE,
@@ -76,7 +77,7 @@ class Families:
         makes short waves grow without limit.
         """
         every = self.all_terms
-        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order or (
+        found = ([every.index(term) for name in names for term in self.terms[name] if _power(term) <= order or (
             name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
@@ -215,12 +216,14 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
                                                contexts_given=given, period=period)
 
     searches = []
+    few = [j for j in families.active[0] if families.combined != _COMBINED or len(terms[j].products[0]) < 3]  # cubes
+    # mimic squares of fields that are alike
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have little noise
     singly = several or len(datasets) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each, known = NormalEquations.added(of_kind), dict[tuple, tuple[np.ndarray, list[SparseLaw]]]()
-        for active in families.active:
+        for active in map(list, dict.fromkeys(map(tuple, [few, *families.active]))):
             simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative, known=known))
@@ -364,6 +367,11 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
                  (("linear", "flow", "products", "fluxes", "tension"),)),
         Families({"linear": linear, "flow": flow, "slopes": slopes, "stretching": stretching, "stress": stress}, (
             ("linear", "flow", "slopes", "stretching", "stress"),))))
+
+
+def _power(term: Term) -> float:
+    """Highest power of the Laplacian of a term: 2 of div(m grad lap b)."""
+    return 2 if term.flux and term.products[0][-1][1] in range(OF_LAP, INVERSE) else term.power
 
 
 def some_frames(states: np.ndarray) -> torch.Tensor:

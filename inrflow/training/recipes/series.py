@@ -164,10 +164,11 @@ def _grid(problem: Problem) -> _Grid | None:
         cycle = _cycle(problem, tau, flat)
         flat = torch.as_tensor(cell_means(numbers, (flat - cycle(tau)).numpy(), len(t))) + cycle(t)
     values = flat.unflatten(1, values.shape[1:])
+    x = problem.source.batch(problem.train).x[0, 0].double()
     if problem.config.data.faults == "auto":
-        values = hampel_filter(values, problem.source.normalisation.least)
+        values = hampel_filter(values, problem.source.normalisation.least, x=x)
     frames = torch.full((len(t),), -1).scatter_reduce(0, torch.as_tensor(numbers), torch.arange(len(tau)), "amax")
-    return _Grid(t, values, step, frames, problem.source.batch(problem.train).x[0, 0].double())
+    return _Grid(t, values, step, frames, x)
 
 
 def _observed(problem: Problem) -> tuple[Tensor, Tensor]:
