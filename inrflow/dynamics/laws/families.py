@@ -20,7 +20,6 @@ from inrflow.dynamics.laws.setting import FEW_CODES, MOST_OF_GRID, EncodedData
 from inrflow.dynamics.laws.terms import (
     INVERSE,
     LAPLACIAN,
-    OF_LAP,
     OTHER_HARMONICS,
     SECOND,
     VALUE,
@@ -77,7 +76,7 @@ class Families:
         makes short waves grow without limit.
         """
         every = self.all_terms
-        found = ([every.index(term) for name in names for term in self.terms[name] if _power(term) <= order or (
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.highest_power <= order or (
             name == "steep")] for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
@@ -367,11 +366,6 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
                  (("linear", "flow", "products", "fluxes", "tension"),)),
         Families({"linear": linear, "flow": flow, "slopes": slopes, "stretching": stretching, "stress": stress}, (
             ("linear", "flow", "slopes", "stretching", "stress"),))))
-
-
-def _power(term: Term) -> float:
-    """Highest power of the Laplacian of a term: 2 of div(m grad lap b)."""
-    return 2 if term.flux and term.products[0][-1][1] in range(OF_LAP, INVERSE) else term.power
 
 
 def some_frames(states: np.ndarray) -> torch.Tensor:

@@ -128,6 +128,11 @@ class Term:
         return next((c for c, axis in self.products[0] if axis == OTHER_HARMONICS), None)
 
     @property
+    def highest_power(self) -> float:
+        """Highest power of the Laplacian in it: 2 of div(m grad lap b)."""
+        return 2 if self.flux and self.products[0][-1][1] in range(OF_LAP, INVERSE) else self.power
+
+    @property
     def varies(self) -> bool:
         """Whether its coefficient varies in space."""
         return self.place > 0 or (self.flux and self.linear)
