@@ -195,7 +195,8 @@ def choose_basis(domains: list[Domain], boundary: str | None, data: Data, seed: 
             errors[i, size] = held_out_errors(place.harmonics(size * condition_count(kind), kind), some.x, some.u, seed)
             if order == 1:
                 linear.setdefault(kind, errors[i, size])
-            if errors[i, size] > _HOPELESS * min(errors.values()) or late():
+            most = _NO_FLOW if isinstance(place, Flows) else math.inf
+            if errors[i, size] > min(_HOPELESS * min(errors.values()), most) or late():
                 break
             size = int(size / 1.6)
     if np.isinf(min(errors.values(), default=np.inf)):
