@@ -14,6 +14,7 @@ from inrflow.errors import UserError
 
 _SIDES = np.array([[0, 1], [1, 2], [2, 0]])
 _SHARP = 0.8  # share of the principal direction in the squared normals around a node, below which it is a sharp edge
+_MANY, _CELLS = 100, 3  # harmonics, and triangles per harmonic, above which a quadrature of degree 2 saves time
 _NEAREST = 16  # nearest triangles searched for the one that contains a point
 # Quadrature of degree 4 on a triangle (Strang and Fix, 1973): coordinates and weights of two groups of three points.
 _GROUPS = ((0.445948490915965, 0.223381589678011), (0.091576213509771, 0.109951743655322))
@@ -175,12 +176,14 @@ class SurfaceHarmonics(Harmonics):
         return self.surface.harmonics(count)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Gauss points of the cells, one per cell if `sparse_rule` holds."""
+        """Gauss points of the cells: of triangles six; three for many harmonics, if triangles are many, too, as others
+        would hardly change products; one if `sparse_rule` holds."""
         surface, size = self.surface, (-1, self.count, self.surface.dimensions)
         local, (area, gradients) = surface._local, (surface._area, surface._gradients)
-        if sparse_rule(self.count, len(surface.cells)):
-            local = np.full((1, 2), 1 / 3)
-            area, gradients = surface._measured(local, np.full(1, 0.5))
+        if self.count > _MANY and len(surface.cells) >= _CELLS * self.count and surface.cells.shape[1] == 3:
+            sparse = sparse_rule(self.count, len(surface.cells))
+            local = np.full((1, 2), 1 / 3) if sparse else (1 + 3 * np.eye(3)[:, 1:]) / 6
+            area, gradients = surface._measured(local, np.full(len(local), 0.5 / len(local)))
         values, _ = surface.shapes(local)
         own = self.coefficients[surface.functions]  # (E, 6, K)
         points = np.einsum("qi,eid->eqd", values, surface.places[surface.functions])

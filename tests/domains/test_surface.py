@@ -29,6 +29,17 @@ def test_harmonics_of_a_ball_are_those_of_the_sphere() -> None:
     np.testing.assert_allclose(slopes, np.diag(harmonics.eigenvalues), atol=1e-8)
 
 
+def test_fewer_points_project_products_of_many_harmonics_as_accurately() -> None:
+    surface = Surface(*ball())
+    harmonics = surface.harmonics(160)
+    few = harmonics.quadrature()
+    exact = surface.harmonics(400).quadrature()  # too many for few points
+    assert len(few.points) == len(exact.points) / 2 == 3 * len(surface.cells)
+    found = [(rule.values[:, :160] * rule.weights[:, None]).T @ (rule.points[:, 2] * rule.points[:, 0] ** 2)
+             for rule in (few, exact)]
+    assert np.linalg.norm(found[0] - found[1]) < 1e-3 * np.linalg.norm(found[1])
+
+
 def test_values_and_gradients_at_points_are_those_of_a_linear_function() -> None:
     surface = Surface(*ball())
     harmonics, rule = surface.harmonics(64), surface.harmonics(64).quadrature()
