@@ -1,5 +1,6 @@
 """Laws with a network, solved for Monod kinetics between walls, whose rate is known."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from inrflow.domains import Box, Sphere
 from inrflow.dynamics.fitting.network_law import (
     Search,
     architectures,
+    fit_network_law,
     harmonics_for_network,
     moments,
     places,
@@ -25,6 +27,8 @@ from inrflow.dynamics.laws.network.sine import COSINE, PLACE, SINE, Input, Sine
 from inrflow.dynamics.laws.setting import Data, EncodedData, encode, forecast_errors
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.encoding.harmonic_codes import fit_codes
+from inrflow.errors import UserError
+from inrflow.numerics.effort import effort
 
 POINTS, FRAMES, GAP = 48, 8, 0.4
 
@@ -69,6 +73,25 @@ def test_solved_weights_are_those_of_the_kinetics(encoded):
         np.testing.assert_allclose(one.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=5e-4)
         (heat,) = [j for j, term in enumerate(one.terms) if not isinstance(term, Sine) and one.theta[j, 0]]
         assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
+
+
+def test_a_search_that_forecasts_no_network_ends_at_twice_its_budget_and_another_goes_on(encoded, monkeypatch):
+    def run(self, start, seconds, most):
+        self.best = found
+        for _ in range(9):
+            effort.add(seconds=0.5)
+
+    train = encoded.train
+    terms = terms_beside_network(encoded, None, None)
+    network = architectures(encoded.domain, 1, 0.3)[0]
+    sines = network.sines(*moments(network.inputs, encoded.codes, encoded.states), 0)
+    one = integrable(solved(encoded, None, terms, sines)[0], train.t, encoded.states)
+    monkeypatch.setattr(Search, "run", run)
+    for found, spent in ((None, 2.0), (one, 4.5)):
+        before = effort()
+        with pytest.raises(UserError, match="no network") if found is None else nullcontext():
+            fit_network_law(train.t, train.x, train.u, encoded, seconds=1.0)
+        assert spent < effort() - before < spent + 2
 
 
 def test_a_diffusivity_that_depends_on_the_field_is_found_outside_of_the_divergence(encoded):
