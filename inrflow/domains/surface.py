@@ -180,7 +180,7 @@ class SurfaceHarmonics(Harmonics):
         would hardly change products; one if `sparse_rule` holds."""
         surface, size = self.surface, (-1, self.count, self.surface.dimensions)
         local, (area, gradients) = surface._local, (surface._area, surface._gradients)
-        if self.count > _MANY and len(surface.cells) >= _CELLS * self.count and surface.cells.shape[1] == 3:
+        if self.count > _MANY and len(surface.cells) >= _CELLS * self.count and len(surface.cells[0]) == 3:
             sparse = sparse_rule(self.count, len(surface.cells))
             local = np.full((1, 2), 1 / 3) if sparse else (1 + 3 * np.eye(3)[:, 1:]) / 6
             area, gradients = surface._measured(local, np.full(len(local), 0.5 / len(local)))

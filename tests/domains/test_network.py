@@ -23,6 +23,14 @@ def test_harmonics_of_a_star_are_those_in_closed_form():
     np.testing.assert_allclose(held, [0.5, 1, 1, 1.5], atol=1e-5)
 
 
+
+def test_many_harmonics_of_many_segments_keep_their_quadrature() -> None:
+    line = np.linspace(0, 1, 1601)
+    rule = Network(np.column_stack([line, 0 * line]), np.column_stack([np.arange(1600), np.arange(1, 1601)])
+                   ).harmonics(260).quadrature()
+    np.testing.assert_allclose((rule.values[:, :9] * rule.weights[:, None]).T @ rule.values[:, :9], np.eye(9), atol=1e-9)
+
+
 def test_harmonics_are_orthonormal_with_gradients_along_the_curves():
     harmonics = network_from_points(star(30)).harmonics(9)
     rule = harmonics.quadrature()
