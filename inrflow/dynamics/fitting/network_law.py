@@ -76,7 +76,7 @@ _FEWER = 1.02  # tolerance of the least misfit for fewer terms
 _HARDLY = 2.0  # times the least forecast error, up to which the network of least misfit is preferred
 _ROUNDS, _GAIN = 4, 0.9  # refits along own rollouts, and error ratio that justifies another one
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the budget for the comparison and for the search
-_OVERRUN = 2.0  # most effort, over the budget, until a network has been forecast
+_VAIN, _FAIR = 2.0, 10.0  # limit of effort until a network has been forecast: over the budget, at least
 _STEPS = 64  # largest number of steps in an interval
 _BEYOND, _LOOKED_AT = 0.1, 8  # margin of the range of the data; trajectories that are forecast
 _INVERSE = 5  # cost of an inverse in matrix products
@@ -164,7 +164,7 @@ def fit_network_law(
         evenly_spaced(len(train.u), codes.variance.size, _TRAJECTORIES, train.u.shape[1]))
     encoded = EncodedData(domain, boundary, codes, some, *encode(codes, some))
     search = Search(encoded, judge, short, terms_beside_network(encoded, short, units), seed, say)
-    late = Limit(asked=lambda: search.best is None and effort() > start + _OVERRUN * seconds)
+    late = Limit(asked=lambda: search.best is None and effort() > start + max(_VAIN * seconds, _FAIR))
     with suppress(OutOfTime), effort.limited(late):
         search.run(start, seconds, most)
     if (law := search.best) is None:
