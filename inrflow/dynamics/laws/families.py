@@ -214,15 +214,16 @@ def regress(datasets: Sequence[EncodedData], families: Families, period: float =
                 found[key] = misfit, first.law(terms, theta[0], std[0], by_context=theta[1:], contexts=contexts,
                                                contexts_given=given, period=period)
 
-    searches = []
-    few = [j for j in families.active[0] if families.combined != _COMBINED or len(terms[j].products[0]) < 3]  # cubes
-    # mimic squares of fields that are alike
+    searches, actives = [], families.active
+    if families.combined == _COMBINED:  # squares alone, too, as cubes mimic them in fields that are alike
+        squares = [j for j in actives[0] if len(terms[j].products[0]) < 3]
+        actives = [squares, *actives][squares == actives[0] :]
     kinds = (False, True)[: 1 + (first.states[0, 0].size <= FEW_CODES)]  # many take long, and have little noise
     singly = several or len(datasets) > 1
     parts = [one.equations(terms, kinds, len(one.states) if singly else FOLDS, rates=rates) for one in datasets]
     for cumulative, *of_kind in zip(kinds, *parts, strict=True):
         each, known = NormalEquations.added(of_kind), dict[tuple, tuple[np.ndarray, list[SparseLaw]]]()
-        for active in map(list, dict.fromkeys(map(tuple, [few, *families.active]))):
+        for active in actives:
             simple = sparse_laws(each.folded, families.active_by_channel(active, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches.append(partial(LawsWithContexts, each, systems, active, simple, cumulative, known=known))

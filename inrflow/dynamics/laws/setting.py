@@ -188,14 +188,14 @@ def choose_basis(domains: list[Domain], boundary: str | None, data: Data, seed: 
             return in_box()
         if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
             continue
-        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
+        size, most = (_MOST_OF_FLOWS, _NO_FLOW) if isinstance(place, Flows) else (FEW_HARMONICS, math.inf)
+        size = min(size, points)
         if place.bounded:
             size = min(size, int(points * place.harmonics(size * condition_count(kind), kind).reached(some.x[0])))
         while size >= _FEWEST:
             errors[i, size] = held_out_errors(place.harmonics(size * condition_count(kind), kind), some.x, some.u, seed)
             if order == 1:
                 linear.setdefault(kind, errors[i, size])
-            most = _NO_FLOW if isinstance(place, Flows) else math.inf
             if errors[i, size] > min(_HOPELESS * min(errors.values()), most) or late():
                 break
             size = int(size / 1.6)
