@@ -209,6 +209,31 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
     return total
 
 
+def sums_over(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Sums (W B / N, ...) by weights (W, N) over every N values in a row of (B, ...); the values without weights."""
+    if weights is None:
+        return values
+    groups = values.reshape(-1, weights.shape[1], values[0].numel())
+    return (weights @ groups).reshape(-1, *values.shape[1:])
+
+
+def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:
+    """Indices (K,) of shells of harmonics: groups with the same channels (C, K), wider the higher they are."""
+    if allowed is not None:
+        _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
+        result = np.zeros(count, dtype=int)
+        for pattern in range(channels.max() + 1):
+            own = channels.ravel() == pattern
+            result[own] = shells_of(int(own.sum())) + (result.max() + 1) * (pattern > 0)
+        return result
+    edges = [0]
+    while edges[-1] < count:
+        edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
+    if len(edges) > 2 and edges[-1] - edges[-2] < 3:
+        del edges[-2]
+    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+
+
 def varying(eigenvalues: Tensor) -> Tensor:
     """Mask (K,) of the harmonics with eigenvalues (K,) that are not constant."""
     return eigenvalues > CONSTANT * eigenvalues.max()

@@ -14,8 +14,8 @@ from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Domain, Harmonics, Region, domain_mismatch, domains_of
+from inrflow.domains.transform import shells_of
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.laws.library import shells_of
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.harmonic_codes import held_out_errors
 from inrflow.encoding.posterior import MANY

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains.flows import FlowHarmonics
+from inrflow.domains.transform import sums_over
 from inrflow.dynamics.laws.field import DiagnosticField, LawField
 from inrflow.dynamics.laws.library import LIBRARIES, Library
 from inrflow.dynamics.laws.terms import VALUE, Term
@@ -78,11 +79,11 @@ class FlowLibrary(Library):
     def work(self, states: int, rows: int) -> tuple[float, float, float]:
         return 4 * states * self.values.numel(), 8 * states * self.values[..., 0].numel(), 30
 
-    def features(self, z: Tensor, rows: int) -> Tensor:
+    def features(self, z: Tensor, rows: int, weights: Tensor | None = None) -> Tensor:
         flat = z[:, 0]
         each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
                 for term in self.every]
-        return torch.stack(each, 1)[..., :rows]
+        return sums_over(torch.stack(each, 1)[..., :rows], weights)
 
 
 class FlowField(LawField):

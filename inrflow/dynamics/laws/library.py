@@ -20,6 +20,8 @@ from inrflow.domains.transform import (
     SeparableTransform,
     inverse_of,
     pointwise,
+    shells_of,
+    sums_over,
     transform_of,
     varying,
 )
@@ -40,7 +42,7 @@ from inrflow.dynamics.laws.terms import (
 from inrflow.numerics.kinetics import RECIPROCAL, values_and_slopes
 
 COEFFICIENT_HARMONICS = 64  # low harmonics of coefficients that vary in space
-_SINE = 16  # elementwise operations that a sine costs
+_SINE, _AT_ONCE = 16, 2**20  # elementwise operations that a sine costs; values of fields that are projected together
 LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` for others
 
 
@@ -208,33 +210,50 @@ class Library(nn.Module):
         return (2 * terms * states * self.transform.products,
                 (4 * terms * (points + rows) + _SINE * len(self.sines) * points) * states, 10 * terms)
 
-    def features(self, z: Tensor, rows: int) -> Tensor:
-        """Each term of codes (B, C, K), projected on the first harmonics: (B, J, rows)."""
-        result = z.new_zeros(len(z), len(self.terms), rows)
+    def features(self, z: Tensor, rows: int, weights: Tensor | None = None) -> Tensor:
+        """Each term of codes (B, C, K), projected on the first harmonics: (B, J, rows).
+
+        With weights (W, N), their sums over every N codes in a row: (W B / N, J, rows), at the cost of that many
+        projections.
+        """
+        result = z.new_zeros(len(sums_over(z[:, 0], weights)), len(self.terms), rows)
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
             if isinstance(term, Term):
                 groups.setdefault(term.base, []).append(j)
         if self.network is not None:
-            result[:, self.sines] = self.network.features(z, rows)
+            result[:, self.sines] = self.network.features(z, rows, weights)
         factors = self.factors_at_points(z, self.needed(groups))
         known: dict[tuple, list[Tensor]] = {}
+        waiting: dict[int, list[tuple[list[int], Tensor]]] = {}  # by axis: terms and their fields (B, n, Q)
+
+        def project(axis: int) -> None:
+            members, fields = zip(*waiting.pop(axis), strict=True)
+            result.index_add_(1, torch.tensor(sum(members, [])), self.transform.project(
+                torch.cat(fields, 1), axis, rows))
+
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
             if term.solenoidal:
-                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
+                result[:, members] = self.solenoidal(term, factors, known, weights)[:, None, :rows]
             elif term.linear and not term.flux and not any(places):
-                own = z[:, term.products[0][0][0]]
+                own = sums_over(z[:, term.products[0][0][0]], weights)
                 codes = self.apply_linear(term, own)
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]
             else:
                 for part in self.parts(term):
                     low = self.low[places] if self.low is not None and any(places) else 1.0
-                    field = part.sign * self.field_of(part, factors, z)
-                    result[:, members] += self.transform.project(field[:, None] * low, part.axis)[..., :rows]
-                if term.filtered and not term.linear:
-                    result[:, members] *= self.filter(term, rows)
+                    field = part.sign * sums_over(self.field_of(part, factors, z), weights)
+                    same = waiting.setdefault(part.axis, [])
+                    same.append((members, field[:, None] * low))
+                    if sum(fields.numel() for _, fields in same) > _AT_ONCE:
+                        project(part.axis)
+        for axis in [*waiting]:
+            project(axis)
+        for term, members in groups.items():
+            if term.filtered and not (term.linear or term.solenoidal):
+                result[:, members] *= self.filter(term, rows)
         result[..., self.first_steady :] = 0.0
         return result
 
@@ -264,14 +283,15 @@ class Library(nn.Module):
             self._pressures[first] = Pressure(self.transform, self.harmonics, first, self.moving)
         return self._pressures[first]
 
-    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, list[Tensor]]
-                   ) -> Tensor:
-        """One component (B, K) of a projected vector; `known` keeps what the components share."""
+    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, list[Tensor]],
+                   weights: Tensor | None = None) -> Tensor:
+        """One component (B, K) of a projected vector, or sums of it as of `features`; `known` keeps what the components
+        share."""
         key = term.parts, term.signs, term.carried
         if key not in known:
             zero = torch.zeros((1, self.transform.count), dtype=torch.float64)
-            fields = [pointwise(part, term.signs, factors, self.eigenvalues, self.transform.count) if part else zero
-                      for part in term.parts]
+            fields = [sums_over(pointwise(part, term.signs, factors, self.eigenvalues, self.transform.count), weights)
+                      if part else zero for part in term.parts]
             known[key] = self.pressure(term.carried[0]).project(torch.broadcast_tensors(*[
                 size * self.masked(self.transform.project(field), c)
                 for field, c, size in zip(fields, term.carried, term.weights, strict=True)]))
@@ -370,20 +390,3 @@ def partial_derivatives(term: Term, product: Product, factors: dict[tuple[int, i
         whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(1e-300))
         for c, unit in zip(term.vector, term.units, strict=True):
             yield (c, VALUE), whole * unit**2 * factors[c, VALUE]
-
-
-def shells_of(count: int, allowed: Tensor | None = None) -> np.ndarray:
-    """Indices (K,) of shells of harmonics: groups with the same channels (C, K), wider the higher they are."""
-    if allowed is not None:
-        _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
-        result = np.zeros(count, dtype=int)
-        for pattern in range(channels.max() + 1):
-            own = channels.ravel() == pattern
-            result[own] = shells_of(int(own.sum())) + (result.max() + 1) * (pattern > 0)
-        return result
-    edges = [0]
-    while edges[-1] < count:
-        edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
-    if len(edges) > 2 and edges[-1] - edges[-2] < 3:
-        del edges[-2]
-    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))

@@ -344,16 +344,16 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
         states = torch.tensor(np.concatenate([values, spline.derivative()(at)[:, second]], 1) if second else values)
     else:
         states = path.flatten(0, 1)
+    weights = torch.tensor(_WEIGHTS * np.stack([NODES, 1 - NODES]) if second else _WEIGHTS[None])
     with torch.no_grad():
-        chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
+        chunk = len(NODES) * max(_CHUNK * _FEW // max(len(library.terms), _FEW) // len(NODES), 1)
         effort.add(*library.work(len(states), rows))
-        rates = torch.cat([library.features(part, rows) for part in states.split(chunk)])
-    rates = rates.reshape(len(starts), len(NODES), *rates.shape[1:])
-    weighted, changes = _WEIGHTS * lengths[:, None], np.diff(codes[..., :rows], axis=0)[first:last]
+        sums = torch.cat([library.features(part, rows, weights) for part in states.split(chunk)])
+    integrals = sums.unflatten(0, (len(starts), -1)).numpy() * lengths[:, None, None, None]
+    changes = np.diff(codes[..., :rows], axis=0)[first:last]
     if not second:
-        return torch.einsum("in,injk->ijk", torch.tensor(weighted), rates).numpy(), changes
-    rising, falling = (torch.einsum("in,injk->ijk", torch.tensor(weighted * part), rates).numpy()
-                       for part in (NODES, 1 - NODES))
+        return integrals[:, 0], changes
+    rising, falling = integrals.swapaxes(0, 1)
     means = np.einsum("n,inck->ick", _WEIGHTS, values.reshape(len(starts), len(NODES), *values.shape[1:])[..., :rows])
     means[:, second] = (changes / lengths[:, None, None])[:, second]
     return rising[:-1] + falling[1:], np.diff(means, axis=0)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
+from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform, sums_over
 
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
 PLACE, COSINE, SINE = PLACES = "place", "cosine", "sine"
@@ -138,19 +138,23 @@ class Layer:
             return values * self.transform.fields(-self.eigenvalues * z[:, form.channel])[:, None]
         return values
 
-    def _apply_form(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
-        """Rates (B, n, rows) on the first harmonics (all): a form of fields (B, n, Q), at codes (B, C, K)."""
-        values = self._times_factor(form, values, z)
+    def _apply_form(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None,
+                    weights: Tensor | None = None) -> Tensor:
+        """Rates (B, n, rows) on the first harmonics (all), or sums of these: a form of fields (B, n, Q), at codes
+        (B, C, K)."""
+        values = sums_over(self._times_factor(form, values, z), weights)
         if form.kind == FLUX:  # weak form, without flux through natural walls
             return -self.transform.project(values, form.axis)[..., :rows]
         return self.transform.project(values, lead=rows) * self.symbol(form)[:rows]
 
-    def features(self, z: Tensor, rows: int) -> Tensor:
-        """Each unit in its form, projected on the first harmonics: (B, J, rows)."""
+    def features(self, z: Tensor, rows: int, weights: Tensor | None = None) -> Tensor:
+        """Each unit in its form, projected on the first harmonics, (B, J, rows), or sums of these by weights (W, N):
+        see `sums_over`."""
         sines = torch.sin(self.angles(z))
-        result = z.new_zeros(len(z), sum(len(mine) for mine, _ in self.forms.values()), rows)
-        for form, (mine, units) in self.forms.items():
-            result[:, mine] = self._apply_form(form, sines[:, units], z, rows)
+        units = sum(len(mine) for mine, _ in self.forms.values())
+        result = z.new_zeros(len(sums_over(z[:, 0], weights)), units, rows)
+        for form, (mine, some) in self.forms.items():
+            result[:, mine] = self._apply_form(form, sines[:, some], z, rows, weights)
         return result
 
     def _by_form(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
