@@ -257,7 +257,21 @@ def _beside_others(values: torch.Tensor, x: torch.Tensor, which: torch.Tensor) -
     places = torch.cat([n, torch.as_tensor(_nearest(x.cpu().numpy(), len(x)), device=n.device)[n[:, 0]]], 1)
     around = (t[..., None] + torch.arange(-2, 3, device=t.device)).clamp(0, len(values) - 1)
     away = values[t, places, c] - values[around, places[..., None], c[..., None]].nanmedian(-1).values
-    return (away[:, 1:] * away[:, :1].sign() > _BESIDE * away[:, :1].abs()).double().mean(1) >= _BESIDE_EACH
+    passing = (away[:, 1:] * away[:, :1].sign() > _BESIDE * away[:, :1].abs()).double().mean(1) >= _BESIDE_EACH
+    return passing & ~_of_one_frame(values, which)
+
+
+def _of_one_frame(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """Whether single values (K, 3), by their indices in values (T, N, C), are far beyond the range of all others, at
+    few places of their frame, and at none in the frames beside it, where a front would be: (K,)."""
+    t, n, c = which.T
+    rest, count = values.clone(), torch.zeros(len(values) + 2, values.shape[2], device=values.device)
+    rest[t, n, c] = torch.nan
+    middle = rest.flatten(0, 1).nanmedian(0).values
+    reach = (rest - middle).abs().nan_to_num().flatten(0, 1).amax(0)
+    count.index_put_((t + 1, c), torch.ones(len(t), device=values.device), accumulate=True)
+    few = (count[t + 1, c] <= _USUAL * values.shape[1]) & (count[t, c] + count[t + 2, c] == 0)
+    return few & ((values[t, n, c] - middle[c]).abs() > _RANGE * reach[c])
 
 
 def _median(values: torch.Tensor, shifts: range) -> torch.Tensor:

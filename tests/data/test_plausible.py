@@ -225,3 +225,17 @@ def test_maxima_of_smooth_series_are_no_spikes(frames, noise):
     with pytest.warns(UserWarning, match="1 of .* are spikes of single frames"):
         found = hampel_filter(torch.as_tensor(faulty)).numpy()
     assert np.abs(found - slow).max() < 0.3
+
+
+def test_faults_of_neighbours_in_one_frame_are_left_out_and_a_passing_pulse_is_kept():
+    random = torch.Generator().manual_seed(0)
+    x = torch.linspace(0, 1, 40)[:, None].double()
+    quiet = 0.01 * torch.randn(200, 40, 1, generator=random, dtype=torch.float64)
+    pulse, row = quiet.clone(), quiet.clone()
+    pulse[50 + torch.arange(40) // 4, torch.arange(40)] += 1.0  # four neighbours in each frame
+    row[50, 10:16] += 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept, left = (hampel_filter(u, missing=True, x=x) for u in (pulse, row))
+    assert torch.isfinite(kept[50 + torch.arange(40) // 4, torch.arange(40)]).double().mean() > 0.7
+    assert torch.isnan(left[50, 10:16]).all()
