@@ -371,6 +371,7 @@ def test_wrong_calls_are_told_before_anything_heavy_is_imported(elsewhere):
 
 
 def test_no_garbage_is_looked_for_while_a_command_is_imported(monkeypatch):
+    gc.enable()  # threads of other packages (dask) may have left it off
     seen = []
     monkeypatch.setattr("importlib.import_module",
                         lambda name: seen.append(gc.isenabled()) or SimpleNamespace(run=name))
