@@ -240,7 +240,8 @@ def hampel_filter(values: torch.Tensor, least: torch.Tensor | None = None, missi
         part.copy_(torch.where(jumps, torch.nan if missing else middle, part))
     result = result if least is None else torch.where(least.flatten() == 0, values, result)
     if x is not None and len(x) > 1 and len(places := (torch.isfinite(values) & (result != values)).nonzero()):
-        passing = tuple(places[_beside_others(values, x, places)].T)  # fronts, which pass neighbours, too
+        fronts = _beside_others(values, x, places) & ~_of_one_frame(values, places)
+        passing = tuple(places[fronts].T)
         result[passing] = values[passing]
     if count := int((torch.isfinite(values) & (result != values)).sum()):
         instead = "they are left out" if missing else "they are replaced by the median of five frames"
@@ -257,19 +258,19 @@ def _beside_others(values: torch.Tensor, x: torch.Tensor, which: torch.Tensor) -
     places = torch.cat([n, torch.as_tensor(_nearest(x.cpu().numpy(), len(x)), device=n.device)[n[:, 0]]], 1)
     around = (t[..., None] + torch.arange(-2, 3, device=t.device)).clamp(0, len(values) - 1)
     away = values[t, places, c] - values[around, places[..., None], c[..., None]].nanmedian(-1).values
-    passing = (away[:, 1:] * away[:, :1].sign() > _BESIDE * away[:, :1].abs()).double().mean(1) >= _BESIDE_EACH
-    return passing & ~_of_one_frame(values, which)
+    return (away[:, 1:] * away[:, :1].sign() > _BESIDE * away[:, :1].abs()).double().mean(1) >= _BESIDE_EACH
 
 
 def _of_one_frame(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     """Whether single values (K, 3), by their indices in values (T, N, C), are far beyond the range of all others, at
     few places of their frame, and at none in the frames beside it, where a front would be: (K,)."""
     t, n, c = which.T
-    rest, count = values.clone(), torch.zeros(len(values) + 2, values.shape[2], device=values.device)
-    rest[t, n, c] = torch.nan
+    suspected = torch.zeros_like(values, dtype=torch.bool)
+    suspected[t, n, c] = True
+    rest = values.masked_fill(suspected, torch.nan)
     middle = rest.flatten(0, 1).nanmedian(0).values
     reach = (rest - middle).abs().nan_to_num().flatten(0, 1).amax(0)
-    count.index_put_((t + 1, c), torch.ones(len(t), device=values.device), accumulate=True)
+    count = torch.nn.functional.pad(suspected.sum(1), (0, 0, 1, 1))  # (1 + T + 1, C)
     few = (count[t + 1, c] <= _USUAL * values.shape[1]) & (count[t, c] + count[t + 2, c] == 0)
     return few & ((values[t, n, c] - middle[c]).abs() > _RANGE * reach[c])
 

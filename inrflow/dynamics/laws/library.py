@@ -205,7 +205,7 @@ class Library(nn.Module):
         return symbol * varying(self.eigenvalues)[:rows] if term.centred else symbol
 
     def work(self, states: int, rows: int) -> tuple[float, float, float]:
-        """Products, elements and calls of `features`, in the sense of `effort.add`."""
+        """Products, elements and calls of `features` without weights, in the sense of `effort.add`."""
         terms, points = len(self.terms), self.transform.count
         return (2 * terms * states * self.transform.products,
                 (4 * terms * (points + rows) + _SINE * len(self.sines) * points) * states, 10 * terms)
@@ -216,7 +216,8 @@ class Library(nn.Module):
         With weights (W, N), their sums over every N codes in a row: (W B / N, J, rows), at the cost of that many
         projections.
         """
-        result = z.new_zeros(len(sums_over(z[:, 0], weights)), len(self.terms), rows)
+        summed = sums_over(z, weights)
+        result = z.new_zeros(len(summed), len(self.terms), rows)
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
             if isinstance(term, Term):
@@ -237,7 +238,7 @@ class Library(nn.Module):
             if term.solenoidal:
                 result[:, members] = self.solenoidal(term, factors, known, weights)[:, None, :rows]
             elif term.linear and not term.flux and not any(places):
-                own = sums_over(z[:, term.products[0][0][0]], weights)
+                own = summed[:, term.products[0][0][0]]
                 codes = self.apply_linear(term, own)
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]

@@ -151,11 +151,9 @@ class Layer:
         """Each unit in its form, projected on the first harmonics, (B, J, rows), or sums of these by weights (W, N):
         see `sums_over`."""
         sines = torch.sin(self.angles(z))
-        units = sum(len(mine) for mine, _ in self.forms.values())
-        result = z.new_zeros(len(sums_over(z[:, 0], weights)), units, rows)
-        for form, (mine, some) in self.forms.items():
-            result[:, mine] = self._apply_form(form, sines[:, some], z, rows, weights)
-        return result
+        each = [self._apply_form(form, sines[:, units], z, rows, weights) for form, (_, units) in self.forms.items()]
+        order = torch.tensor([j for mine, _ in self.forms.values() for j in mine])
+        return torch.cat(each, 1)[:, order.argsort()]
 
     def _by_form(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
         """Forms and the fields (B, C, Q) that they act on, from values (B, H, Q) of units and coefficients (J, C)."""
