@@ -48,8 +48,8 @@ LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` fo
 
 
 class Library(nn.Module):
-    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics. Hidden units of
-    a network, each of which is a term, are evaluated together."""
+    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics. Units of a
+    network, each of which is a term, are evaluated together."""
 
     eigenvalues: Tensor
     families: Tensor | None = None  # (C, K): `allowed` of harmonics and a row of steady ones; `moving` without
