@@ -20,6 +20,7 @@ VALUES = -1  # pseudo-axis of values; axes from 0 on are of derivatives
 _DENSE: WeakKeyDictionary[Harmonics, dict[int, DenseTransform]] = WeakKeyDictionary()
 CONSTANT = 1e-10  # eigenvalues below this, relative to the largest, belong to constant functions
 _NULL, _WALL = 1e-8, 10.0  # relative size of singular values that count as zero; weight of conditions at walls
+_LARGE = 2**17  # numbers in a table from which on single precision saves time
 
 
 class DenseTransform(nn.Module):
@@ -33,6 +34,7 @@ class DenseTransform(nn.Module):
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).contiguous()
         self.weights = torch.tensor(rule.weights)
         self.products = self.values.numel()  # multiplications of one transform of one field
+        self.on_box = isinstance(harmonics, BoxHarmonics)  # with harmonics that are exact
         self._derivatives: dict[int, Tensor] = {}
         self._seconds: dict[tuple[int, int], Tensor] = {}
 
@@ -67,6 +69,32 @@ class DenseTransform(nn.Module):
             flux = -self.project(self.table(i).T, j)
             self._seconds[i, j] = (flux + flux.T) / 2
         return self._seconds[i, j]
+
+
+class SingleTransform(DenseTransform):
+    """Dense transform in single precision: fields of codes are float32, projections float64.
+
+    Relative errors of 1e-6 are far below those of the harmonics of a mesh, but too large for finite differences."""
+
+    def __init__(self, exact: DenseTransform):
+        nn.Module.__init__(self)
+        self.exact, self.points, self.count, self.weights = exact, exact.points, exact.count, exact.weights.float()
+        self.derivative, self.second = exact.derivative, exact.second  # type: ignore[method-assign]
+        self._tables: dict[int, Tensor] = {}
+
+    def table(self, axis: int, lead: int | None = None) -> Tensor:
+        """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
+        if axis not in self._tables:
+            self._tables[axis] = self.exact.table(axis).float()
+        return self._tables[axis] if lead is None else self._tables[axis][:, :lead]
+
+    def fields(self, codes: Tensor, axis: int = VALUES) -> Tensor:
+        """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
+        return codes.float() @ self.table(axis).T
+
+    def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
+        """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
+        return ((fields.float() * self.weights) @ self.table(axis, lead)).double()
 
 
 class SphereTransform(nn.Module):
@@ -191,6 +219,9 @@ class SeparableTransform(nn.Module):
         return torch.where((others[:, None] == others).all(-1), of_axis, 0.0)
 
 
+Transform = DenseTransform | SeparableTransform | SphereTransform
+
+
 def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[float],
               factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
     """Sum (B, Q) of products, times their signs (1 if not given), of factors (B, Q) at Q = `points` quadrature points;
@@ -252,7 +283,7 @@ class Pressure:
     first: channel of the first component; moving (C, K): mask of the harmonics of each channel, all if not given.
     """
 
-    def __init__(self, transform: DenseTransform | SeparableTransform | SphereTransform, harmonics: Harmonics,
+    def __init__(self, transform: Transform, harmonics: Harmonics,
                  first: int, moving: Tensor | None):
         self.transform, self.inverse = transform, inverse_of(torch.tensor(harmonics.eigenvalues))
         self.removed: Tensor | None = None  # (R, d K), orthonormal
@@ -294,7 +325,7 @@ class Pressure:
         return torch.eye(lead).double() * (row == column) - taken
 
 
-def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform | SphereTransform:
+def transform_of(harmonics: Harmonics, degree: int) -> Transform:
     """Fastest transform for the harmonics, exact for products of `degree` harmonics if the domain's quadrature is."""
     if isinstance(harmonics, BoxHarmonics) and harmonics.box.dimensions > 1:
         return SeparableTransform(harmonics, degree)
@@ -304,3 +335,9 @@ def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | Separabl
     if degree not in made:
         made[degree] = DenseTransform(harmonics, degree)
     return made[degree]
+
+
+def single_precision(transform: Transform) -> Transform:
+    """The transform in single precision if it is a large dense one of a mesh, else itself."""
+    large = isinstance(transform, DenseTransform) and transform.products >= _LARGE and not transform.on_box
+    return SingleTransform(transform) if large else transform  # type: ignore[arg-type]

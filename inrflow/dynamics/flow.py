@@ -27,7 +27,7 @@ _FAR, _MANY = 4.0, 256  # internal time units and steps of an interval beyond wh
 _MOST = 2.0**20  # largest number of steps in an interval: minutes for a few codes
 _KEPT = 128  # steps whose states are stored at once
 _SHORT = 8.0  # internal time units over which the action of the flow on process noise is neglected
-_MANY_STATES = 600  # number of states from which decoupled states are propagated separately
+_MANY_STATES, _FEW_STATES = 600, 4  # number of states from which those that depend on few are propagated separately
 _ROLLOUTS = 2  # disturbed rollouts of each trajectory
 _TRANSITIONS, _LEADS = 200, 20  # number of frames from which transitions are thinned; leads that noise is scaled by
 _CHANCE = 4.0  # significance of process noise in standard errors: among hundreds of states, 3 would be chance
@@ -247,20 +247,24 @@ class Dynamics:
 
 
 def _carried(flow: Tensor, covariance: Tensor) -> Tensor:
-    """F P F^T for flows F (S or 1, n, n) and covariances P; cheaper if most of many states are decoupled (diagonal)."""
-    diagonal = flow.diagonal(dim1=1, dim2=2)
-    rows = torch.arange(len(diagonal[0]))
-    if len(rows) >= _MANY_STATES:
-        off = flow - torch.diag_embed(diagonal)
-        rows = ((off != 0).any(0).any(0) | (off != 0).any(0).any(1)).nonzero()[:, 0]
-    if len(rows) > diagonal.shape[1] / 2:
-        return flow @ covariance @ flow.transpose(1, 2)
-    block = off[:, rows[:, None], rows]
-    moved = diagonal[:, :, None] * covariance
-    moved[:, rows] += block @ covariance[:, rows]
-    result = moved * diagonal[:, None]
-    result[:, :, rows] += moved[:, :, rows] @ block.mT
-    return result
+    """F P F^T for flows F (S or 1, n, n) and covariances P; cheaper if most of many states depend on few."""
+    if len(flow[0]) < _MANY_STATES:
+        return flow @ covariance @ flow.mT
+    entries = (flow != 0).any(0)
+    counts = entries.sum(1)
+    few = counts <= _FEW_STATES
+    wide, narrow = (~few).nonzero()[:, 0], few.nonzero()[:, 0]
+    used = entries[wide].any(0).nonzero()[:, 0]
+    places = entries[narrow].int().topk(int(counts[few].amax()) if len(narrow) else 0).indices
+    values = flow[:, narrow[:, None], places]
+
+    def carried(matrix: Tensor) -> Tensor:
+        result = matrix.new_empty(max(len(flow), len(matrix)), *matrix.shape[1:])
+        result[:, wide] = flow[:, wide[:, None], used] @ matrix[:, used]
+        result[:, narrow] = sum(values[..., j, None] * matrix[:, places[:, j]] for j in range(places.shape[1]))
+        return result
+
+    return carried(carried(covariance).mT).mT
 
 
 def process_noise(field: VectorField, integrator: Integrator, states: CodeData, uncertain: Tensor | None = None

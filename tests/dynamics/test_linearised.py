@@ -47,6 +47,7 @@ def test_flows_that_couple_few_of_many_states_carry_covariances_as_dense_ones_do
     generator = torch.Generator().manual_seed(0)
     flow = torch.eye(40, dtype=torch.float64).repeat(2, 1, 1)
     flow[:, :6, :6] += torch.randn(2, 6, 6, dtype=torch.float64, generator=generator)
+    flow[:, torch.arange(10, 40), torch.arange(39, 9, -1)] = 0.5  # pairs, as of two channels
     root = torch.randn(1, 40, 40, dtype=torch.float64, generator=generator)
     covariance = root @ root.mT
     monkeypatch.setattr(flows, "_MANY_STATES", 10)

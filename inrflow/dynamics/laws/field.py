@@ -92,6 +92,11 @@ class LawField(nn.Module):
         """Number of codes, C K."""
         return self.channels * len(self.library.eigenvalues)
 
+    def use_single_precision(self) -> None:
+        """Evaluate what is not linear in single precision on large meshes: for rates, not for differences."""
+        self.sum = TermSum(self.library.in_single_precision(), self.products_of)
+        self.network = self.network and self.network.in_single_precision()
+
     def _blocks(self) -> Tensor:
         """The linear part: (K, C, C), or (1, C K, C K) where derivatives or coefficients couple harmonics."""
         library, count = self.library, len(self.library.eigenvalues)
@@ -130,8 +135,7 @@ class LawField(nn.Module):
             for out in self.theta[..., j, :].reshape(-1, self.channels).any(0).nonzero()[:, 0].tolist():
                 part = self.theta[..., j, out, None] if self.theta.ndim > 2 else self.theta[j, out]
                 if term.varies:
-                    assert self.library.low is not None
-                    part = part * self.library.low[term.place]
+                    part = part * self.library.low[term.place]  # type: ignore[index]
                 group[out] = group[out] + part if out in group else part
         return result
 
@@ -155,8 +159,7 @@ class LawField(nn.Module):
         return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
 
     def prepared(self, blocks: Tensor) -> Tensor:
-        """Blocks as `act` takes them: (K, C, C) as (C, C, K), those of components as one matrix if few codes make this
-        faster."""
+        """Blocks as `act` takes them: (K, C, C) as (C, C, K); components as one matrix if few codes make it faster."""
         if not self.coupled:
             return blocks.permute(2, 1, 0).contiguous()
         if self.rows is None or self.size > _WHOLE or blocks.shape[-1] == self.size:
@@ -188,16 +191,15 @@ class LawField(nn.Module):
     @property
     def linear(self) -> Tensor:
         """The linear part as a matrix (C K, C K)."""
-        if self.coupled:
-            return self.blocks[0]
-        return self.blocks.permute(1, 2, 0).diag_embed().transpose(1, 2).reshape(self.size, self.size)
+        dense = self.blocks[0] if self.coupled else self.blocks.permute(1, 2, 0).diag_embed().transpose(1, 2)
+        return dense.reshape(self.size, self.size)
 
     def slopes(self, z: Tensor, lead: int | None = None) -> Tensor:
         """Jacobian (B, C lead, C lead) of `products`, restricted to the leading harmonics (all), at codes (B, C K).
 
         Products act on small changes by multiplication at each quadrature point.
         """
-        library, count = self.library, len(self.library.eigenvalues)
+        library, count = self.sum.library, len(self.library.eigenvalues)
         codes = z.reshape(-1, self.channels, count).double()
         lead = count if lead is None else lead
         result = codes.new_zeros(len(codes), self.channels, lead, self.channels, lead)
@@ -223,8 +225,7 @@ class LawField(nn.Module):
         if self.allowed is not None:
             result *= self.allowed[:, :lead, None, None]
         if self.shift is not None:
-            every = torch.arange(lead)
-            result[:, :, every, :, every] -= self.shift[:lead, None]
+            result.diagonal(dim1=2, dim2=4).sub_(self.shift[:lead].permute(1, 2, 0))
         return result.flatten(3, 4).flatten(1, 2)
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:

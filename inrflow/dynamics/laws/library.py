@@ -21,6 +21,7 @@ from inrflow.domains.transform import (
     inverse_of,
     pointwise,
     shells_of,
+    single_precision,
     sums_over,
     transform_of,
     varying,
@@ -47,10 +48,8 @@ LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` fo
 
 
 class Library(nn.Module):
-    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics.
-
-    Hidden units of a network, each of which is a term, are evaluated together.
-    """
+    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics. Units of a
+    network, each of which is a term, are evaluated together."""
 
     eigenvalues: Tensor
     families: Tensor | None = None  # (C, K): `allowed` of harmonics and a row of steady ones; `moving` without
@@ -97,6 +96,12 @@ class Library(nn.Module):
         library.terms = tuple(terms)
         return library
 
+    def in_single_precision(self) -> Library:
+        """Library of the same terms with a large dense transform in single precision."""
+        library = copy.copy(self)
+        library._modules = {**self._modules, "transform": single_precision(self.transform)}
+        return library
+
     def shells(self, count: int) -> np.ndarray:
         """Indices (K,) of shells of the first harmonics: groups with the same channels, wider the higher they are."""
         return shells_of(count, self.families)
@@ -117,7 +122,7 @@ class Library(nn.Module):
             return self._wide(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         symbol, along = self._factor(axis)
         table = self.transform.table(along, lead)
-        return table * symbol[:lead] if isinstance(symbol, Tensor) else table
+        return table * symbol[:lead].to(table) if isinstance(symbol, Tensor) else table
 
     def _wide(self, codes: Tensor, axis: int) -> Tensor:
         """Factors (..., Q) of codes (..., K): second derivatives on a box, or components of flows in porous media."""
@@ -160,7 +165,8 @@ class Library(nn.Module):
 
     def projected(self, table: Tensor, lead: int | None = None, axis: int = VALUE) -> Tensor:
         """Projections (..., lead, n) on the first harmonics (all), or their derivatives, of fields (..., Q, n)."""
-        return (self.table(axis, lead) * self.transform.weights[:, None]).T @ table
+        design = self.table(axis, lead) * self.transform.weights[:, None]
+        return (design.T @ table.to(design)).to(self.eigenvalues)
 
     def needed(self, terms: Iterable[Term]) -> dict[int, list[int]]:
         """Factors that terms need, the linear ones excepted, at quadrature points: channels by axis."""
@@ -388,6 +394,7 @@ def partial_derivatives(term: Term, product: Product, factors: dict[tuple[int, i
             slope = math.prod((factors[other] for other in (*product[:place], *product[place + 1 :])), start=size)
             yield ((c, VALUE), slope * factors[c, -axis]) if is_function(axis) else ((c, axis), slope)
     if isinstance(size, Tensor):  # of the size, by each component of the vector
-        whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(1e-300))
+        least = torch.finfo(size.dtype).tiny
+        whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(least))
         for c, unit in zip(term.vector, term.units, strict=True):
             yield (c, VALUE), whole * unit**2 * factors[c, VALUE]

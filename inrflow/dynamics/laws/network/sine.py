@@ -3,6 +3,7 @@ Layer: all hidden units at quadrature points, their contributions to rates, and 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,12 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform, sums_over
+from inrflow.domains.transform import VALUES, Transform, single_precision, sums_over
 
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
 PLACE, COSINE, SINE = PLACES = "place", "cosine", "sine"
 RATE, TRANSPORT, DIFFUSIVITY, FLUX, NONLOCAL = "rate", "transport", "diffusivity", "flux", "nonlocal"
-Transform = DenseTransform | SeparableTransform | SphereTransform
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,12 @@ class Layer:
             mine[0].append(j)
             mine[1].append(number[sine.inputs, sine.weights, sine.phase])
 
+    def in_single_precision(self) -> Layer:
+        """The same units with a large dense transform in single precision."""
+        layer = copy.copy(self)
+        layer.transform = single_precision(self.transform)
+        return layer
+
     def symbol(self, one: Input | Form) -> Tensor:
         """Multipliers (K,) of harmonics by a feature or form."""
         if one.kind == LAPLACIAN:
@@ -122,13 +128,14 @@ class Layer:
     def at_points(self, one: Input, z: Tensor) -> Tensor:
         """Input (B, Q) at quadrature points, of codes (B, C, K)."""
         if one in self.places:
-            return self.places[one].to(z).expand(len(z), -1)
+            return self.places[one].to(self.transform.weights).expand(len(z), -1)
         codes, axis = z[:, one.channel] * self.symbol(one), one.axis if one.kind == SLOPE else VALUES
         return self.transform.fields(codes, axis)
 
     def angles(self, z: Tensor) -> Tensor:
         """Arguments (B, H, Q) of the sines, of codes (B, C, K)."""
-        return self.weights @ self.inputs_at_points(z) + self.phases[:, None]
+        inputs = self.inputs_at_points(z)
+        return self.weights.to(inputs) @ inputs + self.phases.to(inputs)[:, None]
 
     def _times_factor(self, form: Form, values: Tensor, z: Tensor) -> Tensor:
         """Fields (B, n, Q) times the derivative or the Laplacian of a channel that a form has, if any."""
@@ -160,7 +167,7 @@ class Layer:
         for form, (mine, units) in self.forms.items():
             weights = theta.new_zeros(len(self.phases), theta.shape[1]).index_put(
                 (torch.tensor(units),), theta[mine], accumulate=True)
-            yield form, weights.T @ values
+            yield form, weights.T.to(values) @ values
 
     def rates(self, z: Tensor, theta: Tensor) -> Tensor:
         """Rates (B, C, K) of codes (B, C, K) with coefficients (J, C)."""
@@ -174,9 +181,10 @@ class Layer:
         angles = self.angles(z)
         tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
         weighted = tables[VALUES] * self.transform.weights[:, None]
+        lap = -self.eigenvalues[:lead].to(angles)
         for form, field in self._by_form(theta, torch.sin(angles)):
             if form.kind in (TRANSPORT, DIFFUSIVITY):  # derivative of the factor
-                table = tables[form.axis] if form.kind == TRANSPORT else -tables[VALUES] * self.eigenvalues[:lead]
+                table = tables[form.axis] if form.kind == TRANSPORT else tables[VALUES] * lap
                 result[:, :, :, form.channel] += torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
         cosines = torch.cos(angles)
         left = {form: -tables[form.axis] * self.transform.weights[:, None] if form.kind == FLUX else weighted
@@ -185,7 +193,7 @@ class Layer:
             if one in self.places:
                 continue
             table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
-            for form, field in self._by_form(theta, self.weights[:, i, None] * cosines):
+            for form, field in self._by_form(theta, self.weights[:, i, None].to(cosines) * cosines):
                 part = torch.einsum("qk,bcq,ql->bckl", left[form], self._times_factor(form, field, z), table)
                 result[:, :, :, one.channel] += part * self.symbol(form)[:lead, None] * symbol
         return result
