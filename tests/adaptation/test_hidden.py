@@ -35,7 +35,9 @@ def surrogate(tmp_path_factory):
     u = np.stack([waves(random, damping, 10) for damping in dampings])
     about = Description("waves", ("u",), ("x",), parameter_names=("damping",))
     write_trajectories(path, np.arange(10) * GAP, PLACES[:, None], u, about, dampings[:, None])
-    return inrflow.train(path, "data.frames=10", output=path.parent / "run", minutes=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inrflow.commands.train._report", lambda *_: None)
+        return inrflow.train(path, "data.frames=10", output=path.parent / "run", minutes=0.5)
 
 
 def test_the_law_is_of_second_order_and_has_one_context(surrogate):

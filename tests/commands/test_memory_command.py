@@ -9,6 +9,7 @@ import pytest
 
 import inrflow
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from tests.conftest import with_persistence_alone
 
 SETTINGS = ("training.minutes=0.1", "decoder.harmonics=2", "data.frames=8", "data.copies=4")
 
@@ -37,8 +38,10 @@ def run(tmp_path_factory, inrflow_command):
     """The run, what training said, and the test file."""
     folder = tmp_path_factory.mktemp("memory")
     train, test = wave(folder / "train.h5", 0, 24), wave(folder / "test.h5", 1, 3)
-    outcome = inrflow_command("train", f"data.train={train}", f"data.test={test}", f"output={folder / 'run'}",
-                              *SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        with_persistence_alone(patch)
+        outcome = inrflow_command("train", f"data.train={train}", f"data.test={test}", f"output={folder / 'run'}",
+                                  *SETTINGS)
     assert outcome.code == 0, outcome.err
     return folder / "run", outcome, test
 

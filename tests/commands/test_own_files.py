@@ -22,6 +22,7 @@ def write_months(folder):
         data.to_netcdf(folder / f"month{month}.nc")
 
 
+@pytest.mark.usefixtures("few_references")
 def test_a_pattern_of_files_is_trained_on_and_reported_and_answered_in_its_form(elsewhere, inrflow_command):
     write_months(elsewhere)
     trained = inrflow_command("train", "data.train=month*.nc", "data.read.period=[1]", "training.minutes=0.05",

@@ -20,6 +20,7 @@ def test_commas_outside_of_brackets_are_choices(override, expected):
     assert choices(override) == expected
 
 
+@pytest.mark.usefixtures("few_references")
 def test_every_combination_is_trained_once_and_tabled(tiny_data, elsewhere, inrflow_command, quick_settings):
     settings = [f"data.train={tiny_data[0]}", f"data.test={tiny_data[1]}", *quick_settings, "recipe=reduced_order",
                 "output=sweep"]

@@ -49,6 +49,8 @@ def period(path, x, u, frames=None, **attributes):
 
 
 X = np.arange(N) * 2.0 / N
+QUICK = ("training.minutes=0.01", "recipe=reduced_order", "training.residual_field=off", "training.optimiser=adamw",
+         "dynamics.memory=0", "dynamics.depth=0")
 ENDS = np.linspace(0, 2.0, N + 1)
 CENTRES = X + 1.0 / N
 
@@ -108,13 +110,13 @@ def test_what_cannot_be_told_is_not(tmp_path):
 def test_training_takes_it_says_so_and_knows_files_of_the_same_box(tmp_path):
     path = written(tmp_path / "a.h5", X[:, None], waves(X))
     with pytest.warns(UserWarning, match=r"values continue across the ends of x \(2\): taken as periodic"):
-        problem = Problem.open(path, "training.minutes=0.01", "recipe=reduced_order")
+        problem = Problem.open(path, *QUICK)
     assert problem.description.period == pytest.approx((2.0,)) and problem.has_harmonics
     inrflow.fit(problem, quiet=True).save(tmp_path / "run")
     again = Surrogate.load(tmp_path / "run")
     with TrajectoryFile(written(tmp_path / "one.h5", X[:, None], waves(X)[:1, :2])) as file:  # two frames show none
         assert elsewhere_of(again, file) is None
-    half = Problem.open(path, "data.points=0.5", "training.minutes=0.01", "recipe=reduced_order")
+    half = Problem.open(path, "data.points=0.5", *QUICK)
     part = inrflow.fit(half, quiet=True)
     assert part.description.period is None  # parts of a grid show none
     with TrajectoryFile(path) as file:

@@ -1,6 +1,7 @@
 """Exported graphs in onnxruntime, against queries of the same surrogates."""
 
 import json
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +39,19 @@ from inrflow.numerics.phases import phases_of
 from inrflow.runtime.card import Exported, model_card
 
 TIMES = UNIT * np.arange(4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_registry():
+    """The functions of ONNX, a third of a small export, are collected once instead of for every graph."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 def session(folder, name):

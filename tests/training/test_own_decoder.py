@@ -39,6 +39,7 @@ def waves(x: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (np.sin(phase) + 0.3 * np.cos(2 * phase))[..., None].astype(np.float32)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_a_decoder_of_ones_own_is_trained_saved_and_loaded(elsewhere, inrflow_command, monkeypatch):
     monkeypatch.setattr(base, "_CLASSES", dict(base._CLASSES))  # other tests run over all that are registered
     register_decoder("test_waves")(Waves)

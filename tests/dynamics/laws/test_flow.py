@@ -70,7 +70,7 @@ def test_viscosity_and_transport_are_found_in_flows_of_several_lids(flows: Flows
     for _ in t[1:]:
         path.append(field.advance(path[-1], 0.05, 4))
     u = (torch.stack(path, 1).numpy() @ flows.harmonics(38).values(x).T).reshape(10, 9, -1, 2)
-    law = fit_law(t, x, u, flows, seconds=4.0)
+    law = fit_law(t, x, u, flows, seconds=2.0)
     found = dict(zip(law.terms, law.theta[:, 0], strict=True))
     np.testing.assert_allclose([found[VISCOSITY], found[TRANSPORT]], [0.01, -1.0], rtol=6e-2)
     assert law.written(["(u, v)"])[0].startswith("d(u, v)/dt = ")

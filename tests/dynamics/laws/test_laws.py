@@ -272,7 +272,7 @@ def test_laws_by_which_fine_details_grow_are_ill_posed() -> None:
 
 def test_law_of_data_is_found_forecast_and_printed() -> None:
     t, x, u = _diffusion(14)
-    law = fit_law(t, x, u[:10], LINE, seconds=3)
+    law = fit_law(t, x, u[:10], LINE, seconds=1.5)
     found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
     assert found["lap u"] == pytest.approx(0.02, rel=0.02) and found["u^3"] == pytest.approx(-1, rel=0.02)
     assert "du/dt = " in law.written(["u"])[0] and "u^3" in law.written(["u"])[0]

@@ -35,7 +35,7 @@ def paths():
 @pytest.fixture(scope="module")
 def found(paths):
     t, u = paths
-    return fit_law(t[:6, :10], X, u[:6, :10], CIRCLE, seconds=3, period=PERIOD)
+    return fit_law(t[:6, :10], X, u[:6, :10], CIRCLE, seconds=1.5, period=PERIOD)
 
 
 def test_forces_of_place_and_season_are_found(found, paths):

@@ -223,7 +223,7 @@ def test_a_force_of_short_waves_is_found() -> None:
 
 def test_a_conductivity_that_varies_in_place_is_found() -> None:
     t, x, u = _heat(0.0, 0.5)
-    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=4.0)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=1.6)
     (base, (_, field)), = law.varying_coefficients(0, x[:, None]).items()
     assert base.flux
     np.testing.assert_allclose(field, 0.02 * (1 + 0.5 * np.cos(np.pi * x)), rtol=0.02)
@@ -264,7 +264,7 @@ def test_a_wind_and_a_growth_that_vary_in_place_are_found() -> None:
     waves = np.exp(2j * np.pi * np.outer(np.arange(1, 6), x))
     draw = np.random.default_rng(0)
     starts = 1 + ((draw.standard_normal((12, 5)) + 1j * draw.standard_normal((12, 5))) @ waves).real
-    law = fit_law(t, x[:, None], _frames(rate, starts, t), Box([0.0], [1.0], ["periodic"]), seconds=6.0)
+    law = fit_law(t, x[:, None], _frames(rate, starts, t), Box([0.0], [1.0], ["periodic"]), seconds=2.5)
     fields = {base.axis: field for base, (_, field) in law.varying_coefficients(0, x[:, None]).items()}
     np.testing.assert_allclose(fields[0], -wind, atol=0.003)
     np.testing.assert_allclose(fields[VALUE], growth, atol=0.005)
@@ -456,7 +456,7 @@ def test_first_frames_in_which_fields_settle_are_left_out() -> None:
     u = np.stack([solve_ivp(rate, (0, t[-1]), np.concatenate([start(1.0), start(1.2)]), "LSODA", t, rtol=1e-9,
                             atol=1e-11).y.T.reshape(10, 2, n).swapaxes(1, 2) for _ in range(10)])
     u /= u.std((0, 1, 2))
-    law = fit_law(t, x[:, None], u, Box([0.0], [2 * np.pi], ["periodic"]), seconds=3)
+    law = fit_law(t, x[:, None], u, Box([0.0], [2 * np.pi], ["periodic"]), seconds=1.3)
     forecast = law.decode(law.rollout(law.encode(x[:, None], u[:, 0]), t), x[:, None])
     assert ((forecast - u) ** 2).mean() < 1e-3
     times, codes = np.tile(t, (10, 1)), u.swapaxes(2, 3)

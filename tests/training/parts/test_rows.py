@@ -9,6 +9,7 @@ from inrflow.data.description import Description, Symmetries
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.model.surrogate import Surrogate
+from tests.conftest import with_persistence_alone
 
 TRAJECTORIES, ROWS, SPEED = 8, 400, 1.0
 WAVES = np.array([1.0, 2.0])
@@ -45,9 +46,11 @@ def run(tmp_path_factory, inrflow_command):
     times, points = np.linspace(0, 1.5, 8), np.arange(16)[:, None] / 16
     frames = np.stack([[field(n, np.full(16, time), points, 1) for time in times] for n in range(3)])
     write_trajectories(folder / "test.h5", times, points, frames.astype(np.float32), DESCRIPTION)
-    outcome = inrflow_command(
-        "train", f"data.train={folder / 'train.h5'}", f"data.test={folder / 'test.h5'}", f"output={folder / 'run'}",
-        "recipe=reduced_order", "decoder.harmonics=3", "dynamics.depth=0", "dynamics.memory=0", *STEPS)
+    with pytest.MonkeyPatch.context() as patch:
+        with_persistence_alone(patch)
+        outcome = inrflow_command(
+            "train", f"data.train={folder / 'train.h5'}", f"data.test={folder / 'test.h5'}", f"output={folder / 'run'}",
+            "recipe=reduced_order", "decoder.harmonics=3", "dynamics.depth=0", "dynamics.memory=0", *STEPS)
     assert outcome.code == 0, outcome.err
     return folder / "run"
 

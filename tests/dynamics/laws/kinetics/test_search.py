@@ -85,7 +85,7 @@ def test_no_function_is_sought_when_time_is_over() -> None:
 
 def test_a_saturating_law_forecasts_and_is_written_and_saved_with_its_constant() -> None:
     t, x, u = _fields(holling)
-    law = fit_law(t, x, u, LINE, boundary=NATURAL, seconds=2)
+    law = fit_law(t, x, u, LINE, boundary=NATURAL, seconds=1)
     functions = [term for term in law.terms if any(axis <= FUNCTION for _, axis in term.products[0])]
     assert functions and any("v 1/(u+0." in line for line in law.written(["u", "v"]))
     later = law.rollout(law.encode(x, u[:, 0]).flatten(1), t)
