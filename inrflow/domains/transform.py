@@ -4,6 +4,7 @@ and Legendre and Fourier sums on spheres."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,6 +38,11 @@ class DenseTransform(nn.Module):
         self.on_box = isinstance(harmonics, BoxHarmonics)  # with harmonics that are exact
         self._derivatives: dict[int, Tensor] = {}
         self._seconds: dict[tuple[int, int], Tensor] = {}
+
+    @cached_property
+    def in_single_precision(self) -> SingleTransform:
+        """The same transform in single precision."""
+        return SingleTransform(self)
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
@@ -74,7 +80,7 @@ class DenseTransform(nn.Module):
 class SingleTransform(DenseTransform):
     """Dense transform in single precision: fields of codes are float32, projections float64.
 
-    Relative errors of 1e-6 are far below those of the harmonics of a mesh, but too large for finite differences."""
+    Relative errors of 1e-6 are far below those of the harmonics of a mesh, but too large for differences of 1e-5."""
 
     def __init__(self, exact: DenseTransform):
         nn.Module.__init__(self)
@@ -339,5 +345,6 @@ def transform_of(harmonics: Harmonics, degree: int) -> Transform:
 
 def single_precision(transform: Transform) -> Transform:
     """The transform in single precision if it is a large dense one of a mesh, else itself."""
-    large = isinstance(transform, DenseTransform) and transform.products >= _LARGE and not transform.on_box
-    return SingleTransform(transform) if large else transform  # type: ignore[arg-type]
+    if isinstance(transform, DenseTransform) and transform.products >= _LARGE and not transform.on_box:
+        return transform.in_single_precision
+    return transform

@@ -93,7 +93,7 @@ class LawField(nn.Module):
         return self.channels * len(self.library.eigenvalues)
 
     def use_single_precision(self) -> None:
-        """Evaluate what is not linear in single precision on large meshes: for rates, not for differences."""
+        """Evaluate what is not linear in single precision on large meshes: not for small differences."""
         self.sum = TermSum(self.library.in_single_precision(), self.products_of)
         self.network = self.network and self.network.in_single_precision()
 
@@ -344,7 +344,7 @@ class JoinedField(LawField):
         self.theta, self.blocks = torch.stack([one.theta for one in fields])[which], torch.stack(
             [one.blocks for one in fields])
         self.products_of = self.coefficients(fields[0]._products)
-        self.sum = TermSum(self.library, self.products_of)
+        self.sum = TermSum(fields[0].sum.library, self.products_of)
 
     def take(self, rows: Tensor) -> JoinedField:
         return self if len(self.which[rows]) == len(self.which) else JoinedField(self.fields, self.which[rows])

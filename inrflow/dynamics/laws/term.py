@@ -118,7 +118,7 @@ class LawTerm(FieldTerm):
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
                 theta, about, values)
             field.rests = rests
-            if not len(self.by_context) and not field.library.field:  # contexts are found by differences
+            if not field.library.field:
                 field.use_single_precision()
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
