@@ -24,6 +24,8 @@ NAMES = ("translation", "reflection", "exchange", "rotation_z")  # names of symm
 NEGLIGIBLE = 1e-9  # entries of generators and maps below this count as zero
 PLACE = "single_place"  # dummy coordinate, always 0, of data without places
 FLAG = "extrapolated"  # a column of answers: 1 for places and times outside of the training data, else 0
+FLAG_MEANING = {"flag_values": np.array([0, 1], np.int8), "flag_meanings": "as_in_training extrapolated",
+                "long_name": "whether training saw no such place or time"}  # attributes of CF
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}  # levels by quantity of answers
 
 

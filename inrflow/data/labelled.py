@@ -22,7 +22,7 @@ from inrflow.data.calendar import (
     parse_units,
     texts_of_dates,
 )
-from inrflow.data.description import Description
+from inrflow.data.description import FLAG, FLAG_MEANING, Description
 from inrflow.data.formats.columns import IN_FILES, TIMES, Columns, find_column, observations_of, time_column_by_dates
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
@@ -250,8 +250,8 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
 
 def query_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], description: Description, t: Any, x: Any,
                   axes: Mapping[str, Any]) -> xarray.Dataset:
-    """Dataset of the fields (`mean` and others, (T, N, C)) that `ask` returns at times t and points x (N, d), or on the
-    grid of some axes. Raises UserError if neither or both are given.
+    """Dataset of the fields (`mean` and others, (T, N, C)) and the FLAG (T, N) that `ask` returns at times t and points
+    x (N, d), or on the grid of some axes. Raises UserError if neither or both are given.
     """
     times = np.atleast_1d(numbers_of(numeric_times(t, description), "times").double().numpy())
     names = description.coordinates
@@ -267,10 +267,15 @@ def query_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], de
     else:
         points, lines = grid_points(axes, description)
     points = numbers_of(points, "points").double().numpy().reshape(-1, np.shape(points)[-1])
-    answer = ask(times, points)
+    answer = {**ask(times, points)}
+    flag = answer.pop(FLAG, None)  # by which readers of data know answers
     columns = description.answers([key.replace("mean", "") for key in answer],
                                   "give std=False, or rename it in the data and train again")
-    return dataset(description, times, points, lines, [*map(np.asarray, answer.values())], columns)
+    found = dataset(description, times, points, lines, [*map(np.asarray, answer.values())], columns)
+    if flag is not None and FLAG not in found:
+        like = found[columns[description.channels[0]][0]]
+        found[FLAG] = (like.dims, flag.astype(np.int8).reshape(like.shape), FLAG_MEANING)
+    return found
 
 
 def _meaning(name: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.description import FLAG
 from inrflow.data.labelled import numbers_of, query_dataset, query_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
@@ -111,14 +112,14 @@ class Solution(Shown):
         return self.surrogate.extent.extrapolated(t_.numpy(), x_, *self.observed).astype(bool).reshape(shape)
 
     def to_xarray(self, t: Any, x: Any = None, std: bool = True, **axes: Any) -> Any:
-        """An xarray.Dataset of the channels, and their standard deviations, after the CF conventions.
+        """An xarray.Dataset of the channels, their standard deviations, and `extrapolated`, after the CF conventions.
 
         At times t (T,) and points x (N, d), or on the grid of an axis for each coordinate: `to_xarray(t, x=..., y=...)`
         with lines of numbers, on a sphere `lon=..., lat=...`. Raises UserError where there are places and no axes.
         """
         keys = ("mean", *(("std",) if std else ()))
-        return query_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
-                             self.surrogate.description, t, x, axes)
+        return query_dataset(lambda times, points: self._ask(times, points, keys, grid=True) | {
+            FLAG: self.extrapolated(times[:, None], points)}, self.surrogate.description, t, x, axes)
 
     def sample(self, n: int, t: Any, x: Any = None, seed: int = 0) -> Any:
         """Joint samples (n, ..., C) of the field, for sums, extremes, first passage times; of at most 3000 points.

@@ -42,7 +42,6 @@ from inrflow.errors import UserError, missing
 from inrflow.runtime.atomic_files import AtomicFile, damage_as_user_error
 
 CHUNK_ROWS = 16384
-FLAG_MEANINGS = "as_in_training extrapolated"  # of 0 and 1 in the column `FLAG` of results
 
 
 class TableWriter(ABC):

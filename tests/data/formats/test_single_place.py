@@ -122,7 +122,7 @@ def test_dimensions_of_one_entry_are_a_single_place(levels, tmp_path):
         np.testing.assert_array_equal(file.read(0).u[:, 0, 0], u)
 
 
-def test_python_needs_no_places(run, series):
+def test_python_needs_no_places(run, series, tmp_path, inrflow_command):
     surrogate = inrflow.Surrogate.load(run / "run")
     solution = surrogate.assimilate(series)
     times = ["2024-01-10T05", "2024-01-10T06", "2024-01-18T07"]
@@ -132,6 +132,11 @@ def test_python_needs_no_places(run, series):
     found = solution.to_xarray(times)
     assert found["temperature"].dims == ("time",)
     np.testing.assert_allclose(found["temperature"], values[:, 0])
+    assert found["extrapolated"].values.tolist() == [int(one) for one in solution.extrapolated(times)]
+    found.to_netcdf(tmp_path / "answers.nc")
+    assert inrflow_command("convert", tmp_path / "answers.nc", tmp_path / "answers.h5").code == 0
+    with TrajectoryFile(tmp_path / "answers.h5") as file:  # standard deviations are no channels
+        assert file.description.channels == ("temperature",)
     observed = inrflow.Observations(series["time"], None, series["temperature"].to_numpy()[:, None])
     np.testing.assert_allclose(surrogate.assimilate(observed)(times), values)
     observed = inrflow.Observations.from_dataframe(series, ["temperature"], [])

@@ -11,12 +11,11 @@ import h5py
 import numpy as np
 
 from inrflow.data.calendar import DEFAULT_CALENDAR, moments_to_numbers, other_calendar, parse_units
-from inrflow.data.description import FLAG, Description
+from inrflow.data.description import FLAG, FLAG_MEANING, Description
 from inrflow.data.formats.columns import Grid
 from inrflow.data.formats.layouts import hyperslabs
 from inrflow.data.formats.registry import (
     CHUNK_ROWS,
-    FLAG_MEANINGS,
     TableWriter,
     attributes_of,
     units_of_columns,
@@ -96,8 +95,7 @@ class NetcdfWriter(TableWriter):
             if not kept and auxiliary:
                 variable.attrs["coordinates"] = auxiliary
             if name == FLAG:
-                variable.attrs.update({"flag_values": np.array([0, 1], np.int8), "flag_meanings": FLAG_MEANINGS,
-                                       "long_name": "whether training saw no such place or time"})
+                variable.attrs.update(FLAG_MEANING)
             if is_date:
                 variable.attrs["units"] = self._calendar
             elif name in units and whole.dtype != object:
