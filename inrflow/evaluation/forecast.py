@@ -24,6 +24,7 @@ _JITTER = 1e-12
 _SAME = 1e-9  # internal time
 _NOTHING = 1e-25  # relative to the largest entry of a root
 _MANY = 600  # codes from which on those of different channels are separated
+_EVERY, _MOST_SKIPPED = 32, 16  # frames after the observed ones for one more that is skipped; most in a row
 _NUMBERS = 1 << 22  # in covariances held at once, where trajectories have their own
 _VALUES, _DIFFERENT, _GROUPS = 100_000, 5, 100  # errors kept; trajectories for a standard error; and for quantiles
 
@@ -145,12 +146,17 @@ def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x
 
 
 def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
-    """Variances (S, T, N, C) of decoded values, from covariances of the states."""
-    size = surrogate.code_size
+    """Variances (S, T, N, C) of decoded values, from covariances of the states; of long forecasts by laws at some
+    frames, and linear in time between these."""
+    size, knots = surrogate.code_size, estimate.t.shape[1]
+    frames = _some_frames(inner.shape[1], knots) if surrogate.dynamics.integrator.method == "etd" else [
+        *range(inner.shape[1])]
     with torch.no_grad():
         basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
     result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
-    length = len(states)
+    last = (torch.isfinite(inner).sum(1, keepdim=True) - 1).clamp(min=0)  # later frames are padding
+    reached = states[torch.arange(len(states))[:, None], torch.minimum(torch.tensor(frames), last)]
+    times, length = filled(inner), len(states)
     since = inner - inner[:, :1]
     alike = surrogate.field.is_linear and estimate.covariance is not None and len(estimate.covariance[-1]) == 1
     if not bool((inner == inner[:1]).all()) and not (alike and bool(((since - since[:1]).abs() < _SAME).all())):
@@ -159,14 +165,26 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
     for start in range(0, len(states), length):
         rows = slice(start, start + length)
         path = StatePath(surrogate.dynamics, estimate.select(rows))
-        for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
-            cov = surrogate.prior.bounded(cov, states[rows, k], size)
+        for j, cov in enumerate(path.covariance(times[rows][:, frames], reached[rows])):
+            k, cov = frames[j], surrogate.prior.bounded(cov, reached[rows, j], size)
             design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))
             for s in range(count):
                 variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+    for a, b in pairwise(frames):
+        share = ((times[:, a + 1 : b] - times[:, a, None]) / (times[:, b] - times[:, a])[:, None])[..., None, None]
+        result[:, a + 1 : b] = (1 - share) * result[:, a, None] + share * result[:, b, None]
     return result
+
+
+def _some_frames(count: int, knots: int) -> list[int]:
+    """Frames of `count` at which spreads are computed: the observed ones and those soon after, then fewer and fewer."""
+    kept, at = list[int](), 0
+    while at < count:
+        kept.append(at)
+        at += max(1, min((at - knots) // _EVERY, _MOST_SKIPPED))
+    return kept if kept[-1] == count - 1 else [*kept, count - 1]
 
 
 def _variances(design: Tensor, covariance: Tensor) -> Tensor:

@@ -71,6 +71,11 @@ class Score:
     floor: float
     unknowns: int
 
+    @property
+    def total(self) -> float:
+        """Error in the data, of rollouts and decoder."""
+        return self.error + self.floor
+
 
 @dataclass(frozen=True)
 class Refitted:

@@ -21,6 +21,7 @@ from inrflow.training.margins import (
     BETTER_ON_FEW,
     CHOSEN_BY_CHANCE,
     EXPLAINED,
+    FAR_BETTER,
     LONGER_WINDOW,
     MORE_UNKNOWNS,
     ROUNDING,
@@ -50,12 +51,12 @@ class Judge:
         """Whether a new candidate replaces the best one so far.
 
         Candidates of the same recipe are compared by validation error plus decoder error; one with more unknowns must
-        be far better. Those of different recipes are compared in the data: recipes are tried in the order of their
-        generality, and the earlier, more special one is kept if it is clearly better; a law that explains the data or
-        an autoregression of a short series unless it is far worse. Both forecast from the longer of their observation
-        windows. Of any two, the one that needs more frames must be far better. Beside a good law of about the same
-        error, whose few coefficients hold at later times, other dynamics are also judged by a fit to earlier frames:
-        their error is the geometric mean.
+        be far better. Those of different recipes are compared in the data, unless a law's error is far smaller: recipes
+        are tried in the order of their generality, and the earlier, more special one is kept if it is clearly better; a
+        law that explains the data or an autoregression of a short series unless it is far worse. Both forecast from the
+        longer of their observation windows. Of any two, the one that needs more frames must be far better. Beside a
+        good law of about the same error, whose few coefficients hold at later times, other dynamics are also judged by
+        a fit to earlier frames: their error is the geometric mean.
         """
         if best is None:
             return True
@@ -64,7 +65,10 @@ class Judge:
             if not len(self.problem.validation):
                 margin = min(margin, BETTER_ON_FEW)
             margin *= self._for_frames(new, best)
-            return new.score.error + new.score.floor < margin * (best.score.error + best.score.floor)
+            return new.score.total < margin * best.score.total
+        for law, other in ((new, best), (best, new)):
+            if law.recipe == "law" and law.score.total < FAR_BETTER * other.score.total:
+                return law is new
         _, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
