@@ -25,7 +25,7 @@ MORE_UNKNOWNS = Margin(1 / 3, "ratio of errors below which a candidate of more u
                        "set by hand for networks in laws, before their benchmarks")
 LONGER_WINDOW = Margin(0.2, "ratio of errors below which a model that needs more observed frames is preferred", _HAND)
 FAR_BETTER = Margin(0.01, "ratio of errors below which a law is preferred without forecasts of both in the data",
-                    "19 comparisons on six generated sets, none of which forecasts reversed; not so for other recipes")
+                    "20 runs of six generated sets, none of which forecasts reversed; not so for other recipes")
 EXPLAINED = Margin(5.0, "ratio of errors, of a law to its basis alone, below which the law explains the data", _HAND)
 TRUSTED = Margin(1e-2, "share of the variance: as EXPLAINED, for laws validated on last frames or other domains", _HAND)
 POOR = Margin(0.5, "share of the variance: a model with a larger error predicts nothing", _HAND)
