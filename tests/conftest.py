@@ -109,10 +109,15 @@ def blank_pictures() -> Iterator[None]:
         yield
 
 
+def without_report(patch: pytest.MonkeyPatch) -> None:
+    """Trainings without the report on the saved model, which takes longer for small data."""
+    patch.setattr("inrflow.commands.train._report", lambda *_: None)
+
+
 @pytest.fixture
 def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings end with the saved model, without the report on it, which takes longer for small data."""
-    monkeypatch.setattr("inrflow.commands.train._report", lambda *_: None)
+    """Trainings end with the saved model."""
+    without_report(monkeypatch)
 
 
 def with_persistence_alone(patch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import pytest
 import inrflow.commands.train
 from inrflow.cli import main
 from inrflow.pdes.generate import generate
+from tests.conftest import without_report
 
 ROOTS = [Path(package.__file__).parent for package in (inrflow, inrflow_kernels)]
 
@@ -86,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Wa
     folder = tmp_path_factory.mktemp("walk")
     data = generate("burgers", folder / "train.h5", trajectories=6, seed=0, dimensions=1, grid=24, dt=0.05, frames=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inrflow.commands.train, "_report", lambda *_: None)
+        without_report(patch)
         yield folder, walk(lambda: main(["train", f"data.train={data}", f"output={folder / 'run'}",
                                          "training.minutes=1"]))
 

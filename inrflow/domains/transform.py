@@ -40,7 +40,7 @@ class DenseTransform(nn.Module):
         self._seconds: dict[tuple[int, int], Tensor] = {}
 
     @cached_property
-    def in_single_precision(self) -> SingleTransform:
+    def single(self) -> SingleTransform:
         """The same transform in single precision."""
         return SingleTransform(self)
 
@@ -345,6 +345,5 @@ def transform_of(harmonics: Harmonics, degree: int) -> Transform:
 
 def single_precision(transform: Transform) -> Transform:
     """The transform in single precision if it is a large dense one of a mesh, else itself."""
-    if isinstance(transform, DenseTransform) and transform.products >= _LARGE and not transform.on_box:
-        return transform.in_single_precision
-    return transform
+    large = isinstance(transform, DenseTransform) and transform.products >= _LARGE and not transform.on_box
+    return transform.single if large else transform  # type: ignore[union-attr, return-value]

@@ -8,6 +8,7 @@ import pytest
 import inrflow
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
+from tests.conftest import without_report
 
 SPEED, GAP, PLACES = 0.8, 0.1, np.linspace(0, 1, 25)
 DAMPINGS, EACH = (0.2, 0.6, 1.1, 1.5), 4
@@ -36,7 +37,7 @@ def surrogate(tmp_path_factory):
     about = Description("waves", ("u",), ("x",), parameter_names=("damping",))
     write_trajectories(path, np.arange(10) * GAP, PLACES[:, None], u, about, dampings[:, None])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inrflow.commands.train._report", lambda *_: None)
+        without_report(patch)
         return inrflow.train(path, "data.frames=10", output=path.parent / "run", minutes=0.5)
 
 

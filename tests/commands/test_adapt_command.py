@@ -21,6 +21,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.model.family import Family
 from inrflow.pdes.generate import generate
+from tests.conftest import without_report
 
 SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.05}
 VELOCITIES = [0.2, 0.3, 0.4, 0.5]
@@ -36,7 +37,7 @@ def family(tmp_path_factory, inrflow_command):
     few = generate("advection", folder / "few.h5", trajectories=5, frames=8, parameters=NEW, seed=5, **SETTINGS)
     test = generate("advection", folder / "test.h5", trajectories=2, frames=8, parameters=NEW, seed=6, **SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inrflow.commands.train._report", lambda *_: None)
+        without_report(patch)
         outcome = inrflow_command("train", f"data.train={train}", f"output={folder / 'run'}", "training.minutes=0.02",
                                   "decoder.harmonics=8", "data.copies=4", "dynamics.depth=0",
                                   "dynamics.equation=false")  # from scratch it would be found from one trajectory

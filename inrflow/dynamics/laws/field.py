@@ -33,18 +33,19 @@ class LawField(nn.Module):
 
     theta: Tensor
     forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
+    differenced = False  # whether small differences of it are taken, which bear no rounding
     leading = 320  # most codes that products couple in the linearised flow
     shift: Tensor | None = None  # (K, C, C): linearised diffusion, in `blocks` and not in `products`
     rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
     def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics, theta: Tensor, about: Tensor | None = None,
-           values: Tensor | None = None) -> LawField:
+           values: Tensor | None = None, single: bool = False) -> LawField:
         """Vector field of coefficients theta (J, C) of terms on harmonics of a domain, or on modes of flows. about:
         (V, C) values, at the one of strongest nonlinear diffusion this is linearised. values: coefficients (J, C) of
-        channels that follow from others."""
+        channels that follow from others. single: whether large meshes have rates in single precision."""
         library = Library.of(terms, harmonics)
-        library.about = about
+        library.about, library.single = about, single
         field = (library.field or cls)(library, theta)
         field.values = None if values is None else (library.diagnostic or DiagnosticField)(library, values)
         return field
@@ -64,7 +65,8 @@ class LawField(nn.Module):
         self.active = active = [j for j, own in enumerate(theta) if bool(own.any()) and j not in library.sines]
         self.library, self.channels = library, theta.shape[1]
         self.values: DiagnosticField | None = None  # of channels that follow from others
-        self.network = library.network if bool((theta[library.sines] != 0).any()) else None
+        rated = library.in_single_precision() if library.single and not self.differenced else library
+        self.network = rated.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
         allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # bounded terms need no exact integration
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # and of rates
@@ -74,7 +76,7 @@ class LawField(nn.Module):
             or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
-        self.sum = TermSum(library, self.products_of)
+        self.sum = TermSum(rated, self.products_of)
         self.forced = {} if library.from_steady is None else {
             term: {c: weight for c, weight in fields.items() if not varies(weight)}  # matrices of others include it
             for term, fields in self.coefficients(self._linear).items()
@@ -91,11 +93,6 @@ class LawField(nn.Module):
     def size(self) -> int:
         """Number of codes, C K."""
         return self.channels * len(self.library.eigenvalues)
-
-    def use_single_precision(self) -> None:
-        """Evaluate what is not linear in single precision on large meshes: not for small differences."""
-        self.sum = TermSum(self.library.in_single_precision(), self.products_of)
-        self.network = self.network and self.network.in_single_precision()
 
     def _blocks(self) -> Tensor:
         """The linear part: (K, C, C), or (1, C K, C K) where derivatives or coefficients couple harmonics."""
@@ -368,6 +365,8 @@ def joined(fields: Sequence[LawField], which: Tensor, most: int = AT_ONCE) -> It
 
 class DiagnosticField(LawField):
     """Codes (..., C K), in place of rates, of the channels whose coefficients theta (J, C) are not all zero."""
+
+    differenced = True
 
     @property
     def own(self) -> Tensor:

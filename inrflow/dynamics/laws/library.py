@@ -48,8 +48,7 @@ LIBRARIES: dict[type, type[Library]] = {}  # by class of harmonics; `Library` fo
 
 
 class Library(nn.Module):
-    """Terms on K harmonics of a domain: the rates of codes by each of them, as projections on harmonics. Units of a
-    network, each of which is a term, are evaluated together."""
+    """Terms on K harmonics of a domain, as projections of rates of codes; units of a network are evaluated together."""
 
     eigenvalues: Tensor
     families: Tensor | None = None  # (C, K): `allowed` of harmonics and a row of steady ones; `moving` without
@@ -57,6 +56,7 @@ class Library(nn.Module):
     from_steady: Tensor | None = None  # (K, R): projections of the steady modes
     network: Layer | None = None
     about: Tensor | None = None  # (V, C): values about which nonlinear diffusion is linearised
+    single = False  # whether rates are evaluated in single precision on large meshes
     field: ClassVar[type | None] = None  # class of vector fields, if not `LawField`
     diagnostic: ClassVar[type | None] = None  # class of diagnostic channels, if not `DiagnosticField`
 
@@ -100,6 +100,7 @@ class Library(nn.Module):
         """Library of the same terms with a large dense transform in single precision."""
         library = copy.copy(self)
         library._modules = {**self._modules, "transform": single_precision(self.transform)}
+        library.network = self.network and self.network.by(library.transform)
         return library
 
     def shells(self, count: int) -> np.ndarray:
@@ -394,7 +395,6 @@ def partial_derivatives(term: Term, product: Product, factors: dict[tuple[int, i
             slope = math.prod((factors[other] for other in (*product[:place], *product[place + 1 :])), start=size)
             yield ((c, VALUE), slope * factors[c, -axis]) if is_function(axis) else ((c, axis), slope)
     if isinstance(size, Tensor):  # of the size, by each component of the vector
-        least = torch.finfo(size.dtype).tiny
-        whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(least))
+        whole = math.prod((factors[factor] for factor in product), start=1 / size.clamp_min(1e-30))
         for c, unit in zip(term.vector, term.units, strict=True):
             yield (c, VALUE), whole * unit**2 * factors[c, VALUE]

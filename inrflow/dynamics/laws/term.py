@@ -116,10 +116,8 @@ class LawTerm(FieldTerm):
                                     for one in (self.rests, self.about, self.values))
             field = other.at(theta) if other else LawField.of(
                 [term_from_state(term) for term in self.terms], harmonics_of(self.domain, self.count, self.boundary),
-                theta, about, values)
+                theta, about, values, single=True)
             field.rests = rests
-            if not field.library.field:
-                field.use_single_precision()
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 

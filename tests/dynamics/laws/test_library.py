@@ -48,8 +48,7 @@ def test_rates_in_single_precision_are_those_in_double_to_a_millionth(monkeypatc
     function = Term((((0, number_of(HILL[1], 1.0)), (1, VALUE)),))
     terms = [*_terms(REGION, harmonics, z), function]
     theta = torch.tensor(generator.standard_normal((len(terms), 2)))
-    field, single = (LawField.of(terms, harmonics, theta) for _ in range(2))
-    single.use_single_precision()
+    field, single = (LawField.of(terms, harmonics, theta, single=one) for one in (False, True))
     assert single.sum.library.transform.fields(z).dtype == torch.float32
     for exact, rounded in [(field(0.0, z.flatten(1)), single(0.0, z.flatten(1))),
                            (field.slopes(z.flatten(1), 8), single.slopes(z.flatten(1), 8))]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from inrflow.domains.transform import VALUES, Transform, single_precision, sums_over
+from inrflow.domains.transform import VALUES, Transform, sums_over
 
 VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
 PLACE, COSINE, SINE = PLACES = "place", "cosine", "sine"
@@ -107,10 +107,10 @@ class Layer:
             mine[0].append(j)
             mine[1].append(number[sine.inputs, sine.weights, sine.phase])
 
-    def in_single_precision(self) -> Layer:
-        """The same units with a large dense transform in single precision."""
+    def by(self, transform: Transform) -> Layer:
+        """The same units with another transform to the same points."""
         layer = copy.copy(self)
-        layer.transform = single_precision(self.transform)
+        layer.transform = transform
         return layer
 
     def symbol(self, one: Input | Form) -> Tensor:
